@@ -1,0 +1,1 @@
+"""Ready-made stateless handlers. Name them in a project's `handlers`; nothing imports them."""

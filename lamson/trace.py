@@ -1,0 +1,48 @@
+"""The thread of a message through the log: the current delivery's id on every line.
+
+Knows nothing of deliveries but that they have an `id`. `lamson.delivery` sets `CURRENT` while one runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+#: What this thread is working on: anything with an `id`. None between messages.
+CURRENT: ContextVar[Any] = ContextVar("lamson_current", default=None)
+
+
+def new_id() -> str:
+    """A short id that no other message of this machine has: 12 hexadecimal digits of randomness."""
+    return os.urandom(6).hex()
+
+
+@contextmanager
+def working_on(thing: Any) -> Iterator[None]:
+    """Lines logged inside carry `thing.id`."""
+    token = CURRENT.set(thing)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+class DeliveryFilter(logging.Filter):
+    """Gives each log record an attribute `delivery`: the current delivery's id, `-` outside one. Name it in `logging.conf`'s formatter as `%(delivery)s`."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.delivery = getattr(CURRENT.get(), "id", "-")
+        return True
+
+
+class DeliveryFormatter(logging.Formatter):
+    """A formatter with `%(delivery)s`, for `logging.conf` files, which cannot name filters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not hasattr(record, "delivery"):
+            DeliveryFilter().filter(record)
+        return super().format(record)
