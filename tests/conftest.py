@@ -1,0 +1,75 @@
+"""Fixtures that every test may use, and the watch that no test leaves anything behind."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.leaks import Snapshot
+
+#: Set by `.ci/run`: there a missing program is a failure and not a reason to skip.
+IN_CI = "LAMSON_CI" in os.environ
+
+#: Mail servers' programs lie here, and few people have it on their PATH.
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fails a test that leaves a thread, a socket, or the default router changed."""
+    before = Snapshot.take()
+    yield
+    left = before.left_since()
+    if left:
+        pytest.fail("This test left something behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def need_program() -> Callable[[str], str]:
+    """`need_program("swaks")` gives the program's path; without it the test is skipped, and fails in CI."""
+    return find_program
+
+
+@pytest.fixture(autouse=True)
+def _needs_its_programs(request: pytest.FixtureRequest) -> None:
+    for marker in request.node.iter_markers("program"):
+        for name in marker.args:
+            find_program(name)
+
+
+def find_program(name: str) -> str:
+    """The program's path, looked for in the system folders too. Skips the test, or fails it in CI."""
+    path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
+    if path is None:
+        (pytest.fail if IN_CI else pytest.skip)(f"needs the program {name}, which is not installed")
+    return str(path)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory of the test's own, with `run/` and `logs/` in it."""
+    for name in ("run", "logs"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def corpus() -> Path:
+    """The folder of real mail beside the repository."""
+    folder = Path(__file__).resolve().parent.parent.parent / "shared" / "corpus"
+    if not folder.is_dir():
+        pytest.skip(f"needs the collection of mail at {folder}, which is not there")
+    return folder
+
+
+@pytest.fixture
+def router() -> Any:
+    """A router of the test's own, with states in memory and no undeliverable queue."""
+    return importlib.import_module("lamson.routing").RoutingBase()
