@@ -1,0 +1,148 @@
+"""The names that applications import are there. A name may come; none may go without an entry under "Removed" in CHANGELOG.md."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+import lamson
+
+#: Module: the names that applications import from it. `Class.name` is an attribute of that class.
+NAMES: dict[str, str] = {
+    "lamson.routing": """
+        Router RoutingBase route route_like stateless nolocking state_key_generator
+        ROUTE_FIRST_STATE StateStorage MemoryStorage ShelveStorage
+        RoutingBase.deliver RoutingBase.defaults RoutingBase.load RoutingBase.reload RoutingBase.match RoutingBase.plan
+        RoutingBase.get_state RoutingBase.set_state RoutingBase.in_state RoutingBase.in_error RoutingBase.state_key
+        RoutingBase.clear_states RoutingBase.clear_routes RoutingBase.seal RoutingBase.routes
+        RoutingBase.HANDLERS RoutingBase.ORDER RoutingBase.REGISTERED RoutingBase.DEFAULT_CAPTURES
+        StateStorage.get StateStorage.set StateStorage.clear
+    """,
+    "lamson.mail": """
+        MailRequest MailResponse
+        MailRequest.raw MailRequest.original MailRequest.route_to MailRequest.route_from MailRequest.keys MailRequest.items
+        MailRequest.get_all MailRequest.body MailRequest.all_parts MailRequest.walk MailRequest.base MailRequest.to_message
+        MailRequest.is_bounce MailRequest.bounce MailRequest.is_automatic MailRequest.recipient MailRequest.defects MailRequest.copy
+        MailResponse.attach MailResponse.attach_part MailResponse.attach_all_parts MailResponse.clear MailResponse.update
+        MailResponse.to_message
+    """,
+    "lamson.encoding": """
+        MailBase EncodingError from_message from_string from_file to_message to_string to_file header_from_mime_encoding
+        header_to_mime_encoding properly_decode_header guess_encoding_and_decode attempt_decoding parse_parameter_header MIMEPart
+        CONTENT_ENCODING_KEYS CONTENT_ENCODING_REMOVED_PARAMS
+        MailBase.attach_text MailBase.attach_file MailBase.walk MailBase.append_header MailBase.get_all
+    """,
+    "lamson.server": """
+        SMTPReceiver LMTPReceiver QueueReceiver Relay SMTPError undeliverable_message make_fake_settings
+        SMTPReceiver.start SMTPReceiver.stop SMTPReceiver.process_message
+        LMTPReceiver.start LMTPReceiver.stop LMTPReceiver.process_message
+        QueueReceiver.start QueueReceiver.stop QueueReceiver.process_message
+    """,
+    "lamson.relay": "Relay QueueRelay Relay.deliver Relay.reply Relay.send",
+    "lamson.database": """
+        configure_database FSMState SQLAlchemyStorage Database
+        Database.engine Database.session Database.transaction Database.states Database.create_all
+    """,
+    "lamson.queue": """
+        Queue QueueError SafeMaildir
+        Queue.push Queue.pop Queue.get Queue.remove Queue.keys Queue.count Queue.clear Queue.oversize
+    """,
+    "lamson.view": "LOADER load render respond attach",
+    "lamson.bounce": """
+        bounce_to detect BounceAnalyzer BOUNCE_MATCHERS
+        BounceAnalyzer.probable BounceAnalyzer.is_hard BounceAnalyzer.is_soft BounceAnalyzer.error_for_humans
+    """,
+    "lamson.testing": """
+        RouterConversation TestConversation delivered queue clear_queue relay assert_in_state spelling TEST_QUEUE
+        RouterConversation.begin RouterConversation.deliver RouterConversation.say
+    """,
+    "lamson.utils": "import_settings configure_database daemonize drop_priv make_fake_settings check_for_pid start_server",
+    "lamson.outbox": "Outbox Outbox.start Outbox.stop Outbox.drain",
+    "lamson.delivery": "current Delivery.after_commit",
+    "lamson.errors": """
+        LamsonError SMTPError RelayError TransientError PermanentError ConfigError RoutingError AddressError EncodingError QueueError
+        ViewError DatabaseError
+    """,
+    "lamson.trace": "DeliveryFilter DeliveryFormatter",
+    "lamson.handlers.log": "START",
+    "lamson.handlers.queue": "START",
+    "lamson.handlers.forward": "START",
+    "lamson.commands": "main",
+}
+
+#: Parameters as they were in 1.x: applications give them by keyword.
+PARAMETERS: dict[str, str] = {
+    "lamson.mail.MailRequest": "Peer From To Data",
+    "lamson.mail.MailResponse": "To From Subject Body Html",
+    "lamson.mail.MailResponse.attach": "filename content_type data disposition",
+    "lamson.mail.MailResponse.attach_all_parts": "request",
+    "lamson.server.SMTPReceiver": "host port",
+    "lamson.server.LMTPReceiver": "host port socket",
+    "lamson.server.QueueReceiver": "queue_dir sleep size_limit oversize_dir workers",
+    "lamson.server.SMTPReceiver.process_message": "Peer From To Data",
+    "lamson.server.SMTPError": "code message",
+    "lamson.relay.Relay": "host port username password ssl starttls debug lmtp",
+    "lamson.relay.Relay.deliver": "message To From",
+    "lamson.relay.Relay.reply": "original From Subject Body",
+    "lamson.relay.Relay.send": "To From Subject Body",
+    "lamson.queue.Queue": "queue_dir safe pop_limit oversize_dir",
+    "lamson.queue.QueueError": "msg data",
+    "lamson.view.load": "name",
+    "lamson.view.render": "variables template",
+    "lamson.view.attach": "msg variables template filename content_type disposition",
+    "lamson.routing.route": "format",
+    "lamson.routing.RoutingBase.deliver": "message",
+    "lamson.routing.StateStorage.get": "key sender",
+    "lamson.routing.StateStorage.set": "key sender state",
+    "lamson.testing.RouterConversation": "From Subject",
+    "lamson.testing.TestConversation": "relay From Subject",
+    "lamson.testing.RouterConversation.deliver": "To From Subject Body",
+    "lamson.testing.RouterConversation.say": "To Body expect Subject",
+    "lamson.testing.delivered": "pattern to_queue",
+    "lamson.utils.import_settings": "boot_also from_dir boot_module",
+    "lamson.utils.configure_database": "config also_create",
+    "lamson.bounce.bounce_to": "soft hard threshold",
+}
+
+#: In the contract, and not built yet.
+NOT_YET = ("lamson.confirm", "lamson.html", "lamson.spam")
+
+
+def resolve(path: str) -> object:
+    """What `module.Class.name` is."""
+    (module,) = [name for name in NAMES if path.startswith(f"{name}.")]
+    found: object = importlib.import_module(module)
+    for name in path.removeprefix(f"{module}.").split("."):
+        found = getattr(found, name)
+    return found
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_the_names_of_a_module_are_there(module: str) -> None:
+    missing = []
+    for name in NAMES[module].split():
+        try:
+            resolve(f"{module}.{name}")
+        except (AttributeError, ModuleNotFoundError):
+            missing.append(name)
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_parameters_keep_their_names_and_order(path: str) -> None:
+    known = [name for name in inspect.signature(resolve(path)).parameters if name != "self"]  # type: ignore[arg-type]
+    wanted = PARAMETERS[path].split()
+    assert known[: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize("module", NOT_YET)
+def test_what_is_not_built_yet_is_not_there(module: str) -> None:
+    assert importlib.util.find_spec(module) is None, f"{module} is built: list its names above, and say so in docs"
+
+
+def test_the_package_is_typed() -> None:
+    assert (Path(lamson.__file__).parent / "py.typed").is_file()
