@@ -45,6 +45,9 @@ class Carrier(Protocol):
 
     name: str
 
+    def destination(self, rcpt_to: str) -> str:
+        """The server that mail to this recipient goes to; what goes to one goes together, and is paused together when it fails."""
+
     def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
         """Sends now. Returns the recipients that were not taken, each with why; empty when all were taken."""
 
@@ -70,6 +73,7 @@ class Delivery:
         self.storage = storage
         self.recipient = recipient
         self.sender = sender
+        self.message: Any = None  # the MailRequest of this run
         self.states: dict[Conversation, str] = {}
         self.mail: list[tuple[Carrier, Outgoing]] = []
         self.pushes: list[HeldPush] = []
@@ -157,21 +161,28 @@ class Delivery:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
-            self._end(error)
+            if error is None:
+                self._commit_or_roll_back()
+            else:
+                self.roll_back()
+                self._raise_diagnosed(error)
         finally:
             self.open = False
             if self._working is not None:
                 self._working.__exit__(kind, error, tb)
 
-    def _end(self, error: BaseException | None) -> None:
-        if error is not None:
-            self.roll_back()
-            return
+    def _commit_or_roll_back(self) -> None:
         try:
             self.commit()
-        except BaseException:
+        except BaseException as error:
             self.roll_back()
+            self._raise_diagnosed(error)
             raise
+
+    def _raise_diagnosed(self, error: BaseException) -> None:
+        diagnosed = self.diagnose(error)
+        if diagnosed is not error:
+            raise diagnosed from error
 
 
 def current() -> Delivery | None:

@@ -1,0 +1,679 @@
+"""What is kept: the tables, the state of every conversation, and the delivery that commits everything at once.
+
+`configure_database({"url": "sqlite:///run/lamson.db"})` makes the object that a project keeps as `settings.database`. Its storage,
+`database.states`, begins a `CommittingDelivery` for each message: the moves of state, the outbox's rows, the receipt and the
+application's own rows are one transaction, and the client hears 250 after it. SQLite, PostgreSQL and MariaDB are one code.
+
+This module knows nothing of SMTP, of routes or of sending: the outbox reads its tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from sqlalchemy import exc, orm
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+from lamson import address, delivery, trace
+from lamson.delivery import Delivery
+from lamson.errors import Conflict, DatabaseError, Fault, QueueError
+from lamson.state import ROUTE_FIRST_STATE, StateStorage
+from lamson.status import Reply
+
+log = logging.getLogger("lamson.database")
+
+#: The version of the tables below. Raised with every change to them, and `UPGRADES` says how to get there.
+SCHEMA_VERSION = 1
+#: A message that a mail server takes may be this long; MariaDB must let it pass in one packet.
+LARGEST_PACKET = 32 * 1024 * 1024
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------------------
+
+
+def _text(length: int) -> sa.types.TypeEngine[str]:
+    """Text that is compared byte by byte everywhere: jose is not josé."""
+    return sa.String(length).with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+
+
+def _number() -> sa.types.TypeEngine[int]:
+    """A key that counts up; SQLite counts INTEGER keys only."""
+    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+_BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+_SECONDS: sa.Double[float] = sa.Double()
+_LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4"), "mysql", "mariadb")
+
+
+class Base(orm.DeclarativeBase):
+    """Lamson's own tables; an application has its own base and metadata."""
+
+
+class FSMState(Base):
+    """The state of one sender in one machine.
+
+    `fsm`: the state key. `recipient`: the address that last moved it, "" when set outside a delivery. `version` counts every run,
+    also those that moved nothing, so that of two processes only one can have run from a given version. `last_modified`: seconds
+    since 1970.
+    """
+
+    __tablename__ = "lamson_state"
+    __table_args__ = (sa.UniqueConstraint("fsm", "sender"),)
+
+    id: orm.Mapped[int] = orm.mapped_column(_number(), primary_key=True)
+    fsm: orm.Mapped[str] = orm.mapped_column(_text(255))
+    recipient: orm.Mapped[str] = orm.mapped_column(_text(320), default="")
+    sender: orm.Mapped[str] = orm.mapped_column(_text(320))
+    state: orm.Mapped[str] = orm.mapped_column(_text(255))
+    version: orm.Mapped[int] = orm.mapped_column(sa.Integer, default=1)
+    last_modified: orm.Mapped[float] = orm.mapped_column(_SECONDS, default=time.time)
+
+    def __repr__(self) -> str:
+        return f"<FSMState {self.sender} in {self.fsm}: {self.state}>"
+
+
+class Message(Base):
+    """The bytes of outgoing mail, once for all its recipients."""
+
+    __tablename__ = "lamson_message"
+
+    id: orm.Mapped[str] = orm.mapped_column(_text(32), primary_key=True)
+    data: orm.Mapped[bytes] = orm.mapped_column(_BYTES)
+
+
+class OutboxRow(Base):
+    """Mail to one recipient that waits to be sent.
+
+    `destination`: the server that it goes to, as its relay names it; one that fails is paused as a whole. `due`: not before, seconds
+    since 1970 by the database's clock. `owner` and `lease`: who is sending it and until when that holds.
+    `parked`: held back by a person. `reply`: what the next server said last.
+    """
+
+    __tablename__ = "lamson_outbox"
+    __table_args__ = (sa.Index("lamson_outbox_due", "relay", "due"), sa.Index("lamson_outbox_message", "message"))
+
+    id: orm.Mapped[int] = orm.mapped_column(_number(), primary_key=True)
+    message: orm.Mapped[str] = orm.mapped_column(_text(32))
+    delivery: orm.Mapped[str] = orm.mapped_column(_text(32))
+    relay: orm.Mapped[str] = orm.mapped_column(_text(64))
+    mail_from: orm.Mapped[str] = orm.mapped_column(_text(320))
+    rcpt_to: orm.Mapped[str] = orm.mapped_column(_text(320))
+    destination: orm.Mapped[str] = orm.mapped_column(_text(320))
+    created: orm.Mapped[float] = orm.mapped_column(_SECONDS)
+    due: orm.Mapped[float] = orm.mapped_column(_SECONDS)
+    attempts: orm.Mapped[int] = orm.mapped_column(sa.Integer, default=0)
+    parked: orm.Mapped[bool] = orm.mapped_column(sa.Boolean, default=False)
+    owner: orm.Mapped[str | None] = orm.mapped_column(_text(64), nullable=True)
+    lease: orm.Mapped[float] = orm.mapped_column(_SECONDS, default=0.0)
+    reply: orm.Mapped[str | None] = orm.mapped_column(_LONG_TEXT, nullable=True)
+
+
+class PushRow(Base):
+    """A message committed into a queue whose last rename may not have happened yet; `Outbox.start` finishes it."""
+
+    __tablename__ = "lamson_push"
+
+    id: orm.Mapped[str] = orm.mapped_column(_text(32), primary_key=True)
+    queue_dir: orm.Mapped[str] = orm.mapped_column(_text(1000))
+    key: orm.Mapped[str] = orm.mapped_column("queue_key", _text(255))
+
+
+class Receipt(Base):
+    """That a message was handled, and the answer that was given. `id` is a hash (`Router.deliver`)."""
+
+    __tablename__ = "lamson_receipt"
+
+    id: orm.Mapped[str] = orm.mapped_column(_text(64), primary_key=True)
+    code: orm.Mapped[int] = orm.mapped_column(sa.Integer)
+    status: orm.Mapped[str | None] = orm.mapped_column(_text(16), nullable=True)
+    text: orm.Mapped[str] = orm.mapped_column(_LONG_TEXT)
+    expires: orm.Mapped[float] = orm.mapped_column(_SECONDS, index=True)
+
+
+class Confirmation(Base):
+    """Something that waits for a person's yes (`lamson.confirm`)."""
+
+    __tablename__ = "lamson_confirmation"
+    __table_args__ = (sa.UniqueConstraint("target", "from_address"),)
+
+    id: orm.Mapped[int] = orm.mapped_column(_number(), primary_key=True)
+    target: orm.Mapped[str] = orm.mapped_column(_text(255))
+    from_address: orm.Mapped[str] = orm.mapped_column(_text(320))
+    secret: orm.Mapped[str] = orm.mapped_column(_text(128))
+    pending_id: orm.Mapped[str | None] = orm.mapped_column(_text(255), nullable=True)
+    expires: orm.Mapped[float] = orm.mapped_column(_SECONDS, index=True)
+
+
+class Schema(Base):
+    """One row: the version of these tables."""
+
+    __tablename__ = "lamson_schema"
+
+    version: orm.Mapped[int] = orm.mapped_column(sa.Integer, primary_key=True, autoincrement=False)
+
+
+class now(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock, so that processes of two machines agree."""
+
+    type = sa.Double()
+    inherit_cache = True
+    name = "lamson_now"
+
+
+@compiles(now)  # type: ignore[no-untyped-call,untyped-decorator,unused-ignore]
+def _now_anywhere(element: Any, compiler: Any, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")  # type: ignore[no-untyped-call,untyped-decorator,unused-ignore]
+def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return "(EXTRACT(EPOCH FROM clock_timestamp())::double precision)"
+
+
+@compiles(now, "mysql", "mariadb")  # type: ignore[no-untyped-call,untyped-decorator,unused-ignore]
+def _now_mariadb(element: Any, compiler: Any, **kw: Any) -> str:
+    return "(UNIX_TIMESTAMP(NOW(6)) + 0e0)"
+
+
+# -- the statements of every delivery, made once ----------------------------------------------------------------------------------
+
+_same_conversation = (FSMState.fsm == sa.bindparam("of_fsm"), FSMState.sender == sa.bindparam("of_sender"))
+_READ_STATE = sa.select(FSMState.state, FSMState.version).where(*_same_conversation)
+_READ_STATE_LOCKED = _READ_STATE.with_for_update()
+_MOVE_STATE = (
+    sa.update(FSMState.__table__)  # type: ignore[arg-type]
+    .where(*_same_conversation, FSMState.version == sa.bindparam("of_version"))
+    .values(
+        state=sa.bindparam("to_state"),
+        version=sa.bindparam("to_version"),
+        recipient=sa.func.coalesce(sa.bindparam("by_recipient", type_=sa.String), FSMState.recipient),
+        last_modified=sa.bindparam("at"),
+    )
+)
+_ADD_STATE = sa.insert(FSMState.__table__)  # type: ignore[arg-type]
+_ADD_MESSAGE = sa.insert(Message.__table__)  # type: ignore[arg-type]
+_ADD_OUTBOX = sa.insert(OutboxRow.__table__)  # type: ignore[arg-type]
+_ADD_PUSH = sa.insert(PushRow.__table__)  # type: ignore[arg-type]
+_FORGET_PUSHES = sa.delete(PushRow.__table__).where(PushRow.id.in_(sa.bindparam("ids", expanding=True)))  # type: ignore[arg-type]
+_READ_RECEIPT = sa.select(Receipt.code, Receipt.text, Receipt.status, Receipt.expires).where(Receipt.id == sa.bindparam("of_id"))
+_ADD_RECEIPT = sa.insert(Receipt.__table__)  # type: ignore[arg-type]
+_FORGET_RECEIPT = sa.delete(Receipt.__table__).where(Receipt.id == sa.bindparam("of_id"))  # type: ignore[arg-type]
+
+
+# -- the database -----------------------------------------------------------------------------------------------------------------
+
+
+class Database:
+    """One database with Lamson's tables, and the application's own beside them."""
+
+    FSMState = FSMState
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.states = SQLAlchemyStorage(self)
+        self.writing = threading.Lock()  # SQLite has one writer; threads queue here and not in its polling
+        self.finished_pushes: deque[str] = deque()  # whose rows the next commit with a push removes
+        self.listeners: list[Callable[[], None]] = []  # called after a commit that holds mail: the outbox wakes
+        self._own = threading.local()
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @property
+    def session(self) -> orm.Session:
+        """The SQLAlchemy session of the delivery that is being handled, committed and rolled back with it; or that of `transaction()`."""
+        held = delivery.current()
+        if isinstance(held, CommittingDelivery) and held.database is self:
+            return held.session
+        own: orm.Session | None = getattr(self._own, "session", None)
+        if own is None:
+            raise TypeError("database.session outside a delivery: write `with database.transaction() as session:`.")
+        return own
+
+    @contextmanager
+    def transaction(self) -> Iterator[orm.Session]:
+        """A session of one's own, outside a delivery: committed at the end, rolled back if an exception leaves."""
+        if delivery.current() is not None:
+            raise TypeError("database.transaction() inside a delivery: use database.session, which commits with the message.")
+        with self.connected() as connection, orm.Session(connection, expire_on_commit=False) as session, session.begin():
+            self._own.session = session
+            try:
+                yield session
+            finally:
+                del self._own.session
+
+    @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        """A connection in a transaction, for Lamson's own statements outside deliveries. Raises Fault or Conflict."""
+        with self.translated(), self.connect() as connection, connection.begin():
+            yield connection
+
+    def connect(self) -> Connection:
+        """A connection that takes its turn among this process's writers on SQLite, and gives it back when it is closed."""
+        connection = self.engine.connect()
+        connection.info["lamson_turn"] = _Turn(self.writing)
+        return connection
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Errors of the database come out as Fault or Conflict; others as they are."""
+        try:
+            yield
+        except exc.SQLAlchemyError as error:
+            diagnosed = diagnose(error)
+            if diagnosed is error:
+                raise
+            raise diagnosed from error
+
+    def create_all(self, *metadata: sa.MetaData) -> None:
+        """Makes the tables that are missing, Lamson's and those of the application's `metadata`. Raises DatabaseError."""
+        for tables in (Base.metadata, *metadata):
+            self._create(tables)
+        self.check()
+
+    def _create(self, tables: sa.MetaData) -> None:
+        try:
+            tables.create_all(self.engine)
+        except (exc.OperationalError, exc.ProgrammingError, exc.IntegrityError):
+            # Another process may have made a table between our look and our attempt; what is wrong for good fails again.
+            try:
+                tables.create_all(self.engine)
+            except exc.SQLAlchemyError as error:
+                self._unusable(error)
+        except exc.SQLAlchemyError as error:
+            self._unusable(error)
+
+    def schema_version(self) -> int | None:
+        """The version of the tables that are there; None where there are none. Raises DatabaseError if the database cannot be opened."""
+        try:
+            if not sa.inspect(self.engine).has_table(Schema.__tablename__):
+                return None
+            with self.engine.connect() as connection:
+                return connection.execute(sa.select(sa.func.max(Schema.version))).scalar()
+        except exc.SQLAlchemyError as error:
+            self._unusable(error)
+
+    def check(self) -> None:
+        """Refuses a database whose tables are of another version, or that cannot take a large message. Raises DatabaseError."""
+        version = self.schema_version()
+        if version is None:
+            self._mark()
+        elif version != SCHEMA_VERSION:
+            newer = "a newer Lamson made them; upgrade Lamson" if version > SCHEMA_VERSION else "run `lamson db -upgrade`"
+            raise DatabaseError(f"the tables of {self.name} are of version {version}, this Lamson needs {SCHEMA_VERSION}: {newer}.")
+        if self.engine.dialect.name in ("mysql", "mariadb"):
+            self._check_packet()
+
+    def _mark(self) -> None:
+        with suppress(exc.IntegrityError), self.engine.begin() as connection:  # another process marked it first
+            connection.execute(sa.insert(Schema).values(version=SCHEMA_VERSION))
+
+    def _check_packet(self) -> None:
+        with self.engine.connect() as connection:
+            largest = connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar() or 0
+        if largest < LARGEST_PACKET:
+            raise DatabaseError(
+                f"{self.name} takes packets of {largest} bytes at most, too few for large messages: "
+                "set max_allowed_packet=64M on the server."
+            )
+
+    def dispose(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+    def _unusable(self, error: exc.SQLAlchemyError) -> NoReturn:
+        first = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+        remedy = "see that its folder exists and may be written" if self.is_sqlite else "see that the server runs and the user may connect"
+        raise DatabaseError(f"the database {self.name} cannot be used: {first}; {remedy} (setting: database_config).") from error
+
+
+class SQLAlchemyStorage(StateStorage):
+    """States in the table `lamson_state`. Its deliveries commit everything at once."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def begin(self, recipient: str = "", sender: str | None = None, id: str | None = None) -> CommittingDelivery:
+        """The delivery that `lamson.delivery.begin` makes for this storage."""
+        return CommittingDelivery(self, recipient, sender, id)
+
+    def get(self, key: str, sender: str) -> str:
+        with self.database.connected() as connection:
+            row = connection.execute(_READ_STATE, _of(key, address.normalise(sender))).first()
+        return row.state if row else ROUTE_FIRST_STATE
+
+    def set(self, key: str, sender: str, state: str) -> None:
+        with self.begin() as held:
+            held.set_state(key, address.normalise(sender), state)
+
+    def clear(self) -> None:
+        with self.database.connected() as connection:
+            connection.execute(sa.delete(FSMState))
+
+
+class CommittingDelivery(Delivery):
+    """A delivery whose state, mail, receipt and rows are one commit. One connection, taken when first needed."""
+
+    storage: SQLAlchemyStorage
+
+    def __init__(self, storage: SQLAlchemyStorage, recipient: str = "", sender: str | None = None, id: str | None = None) -> None:
+        super().__init__(storage, recipient, sender, id)
+        self.database = storage.database
+        self.versions: dict[delivery.Conversation, int | None] = {}
+        self._connection: Connection | None = None
+        self._session: DeliverySession | None = None
+        self._receipt: dict[str, Any] | None = None
+        self._stale_receipt: str | None = None
+
+    @property
+    def connection(self) -> Connection:
+        if self._connection is None:
+            self._connection = self.database.connect()
+        return self._connection
+
+    @property
+    def session(self) -> orm.Session:
+        """For the application's own rows."""
+        if self._session is None:
+            self._session = DeliverySession(self.connection, expire_on_commit=False, join_transaction_mode="control_fully")
+        return self._session
+
+    def read_state(self, key: str, sender: str) -> str:
+        read = _READ_STATE if self.database.is_sqlite else _READ_STATE_LOCKED
+        row = self.connection.execute(read, _of(key, sender)).first()
+        self.versions[key, sender] = row.version if row else None
+        return row.state if row else ROUTE_FIRST_STATE
+
+    def receipt(self, key: str) -> Reply | None:
+        row = self.connection.execute(_READ_RECEIPT, {"of_id": key}).first()
+        if row and row.expires > time.time():
+            return Reply(row.code, row.text, row.status)
+        self._stale_receipt = key if row else None
+        return None
+
+    def hold_receipt(self, key: str, answer: Reply, seconds: float) -> None:
+        row = {"id": key, "code": answer.code, "text": answer.text, "status": answer.status}
+        self._receipt = row | {"expires": time.time() + seconds}
+
+    def commit(self) -> None:
+        if self._session is not None:
+            self._session.flush()
+        forgotten = self._write()
+        if self._connection is not None:
+            self._commit(forgotten)
+        self.finish_pushes()
+        if self.mail:
+            for listener in self.database.listeners:
+                listener()
+
+    def _commit(self, forgotten: list[str]) -> None:
+        try:
+            if self._session is not None:
+                self._session.really_commit()
+            self.connection.commit()
+        except BaseException:
+            self.database.finished_pushes.extend(forgotten)
+            raise
+        finally:
+            self._let_go()
+
+    def finish_pushes(self) -> None:
+        """The commit holds, so nothing may be undone any more: a rename that fails is left to the outbox, which has its row."""
+        pushes, self.pushes = self.pushes, []
+        for push in pushes:
+            try:
+                push.finish()
+                self.database.finished_pushes.append(push_id(push))
+            except QueueError as error:
+                log.error("%s in %s is committed but not yet visible; the outbox will finish it: %s", push.key, push.queue_dir, error)
+
+    def _write(self) -> list[str]:
+        """Everything held, as statements of the transaction. Returns the pushes whose rows go with it."""
+        for (key, sender), state in self.states.items():
+            self._write_state(key, sender, state)
+        if self._receipt is not None:
+            self._write_receipt(self._receipt)
+        if self.mail:
+            self._write_mail()
+        return self._write_pushes() if self.pushes else []
+
+    def _write_state(self, key: str, sender: str, state: str) -> None:
+        if (key, sender) not in self.versions:
+            self.read_state(key, sender)
+        version = self.versions[key, sender]
+        at = time.time()
+        if version is None:
+            row = {"fsm": key, "sender": sender, "state": state, "recipient": self.recipient, "version": 1, "last_modified": at}
+            self._unique(_ADD_STATE, row)
+            return
+        moved = {"to_state": state, "of_version": version, "to_version": version + 1, "by_recipient": self.recipient or None, "at": at}
+        if self.connection.execute(_MOVE_STATE, _of(key, sender) | moved).rowcount != 1:
+            raise Conflict(f"{sender} in {key} moved elsewhere")
+
+    def _write_receipt(self, row: Mapping[str, Any]) -> None:
+        if self._stale_receipt:
+            self.connection.execute(_FORGET_RECEIPT, {"of_id": self._stale_receipt})
+        self._unique(_ADD_RECEIPT, row)
+
+    def _unique(self, statement: Any, row: Mapping[str, Any]) -> None:
+        """Inserts a row that another process may have inserted since we looked."""
+        try:
+            self.connection.execute(statement, row)
+        except exc.IntegrityError as error:
+            raise Conflict(f"another process was first: {error.orig}") from error
+
+    def _write_mail(self) -> None:
+        at = time.time()
+        messages: dict[int, str] = {}
+        rows: list[dict[str, Any]] = []
+        for carrier, mail in self.mail:
+            if id(mail.data) not in messages:
+                messages[id(mail.data)] = trace.new_id() + trace.new_id()
+                self.connection.execute(_ADD_MESSAGE, {"id": messages[id(mail.data)], "data": mail.data})
+            row: dict[str, Any] = {"created": at, "due": at, "attempts": 0, "parked": False, "lease": 0.0}
+            row |= {"message": messages[id(mail.data)], "delivery": self.id, "relay": carrier.name, "mail_from": mail.mail_from}
+            rows += [row | {"rcpt_to": rcpt_to, "destination": carrier.destination(rcpt_to)} for rcpt_to in mail.rcpt_tos]
+        self.connection.execute(_ADD_OUTBOX, rows)
+
+    def _write_pushes(self) -> list[str]:
+        rows = [{"id": push_id(push), "queue_dir": push.queue_dir, "key": push.key} for push in self.pushes]
+        self.connection.execute(_ADD_PUSH, rows)
+        done = _drain(self.database.finished_pushes)
+        if done:
+            self.connection.execute(_FORGET_PUSHES, {"ids": done})
+        return done
+
+    def roll_back(self) -> None:
+        try:
+            self._let_go()
+        finally:
+            super().roll_back()
+
+    def _let_go(self) -> None:
+        """Gives the connection back; what was not committed is undone by the pool."""
+        session, connection = self._session, self._connection
+        self._session = self._connection = None
+        try:
+            if session is not None:
+                session.really_close()
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def diagnose(self, error: BaseException) -> BaseException:
+        return super().diagnose(diagnose(error))
+
+
+class DeliverySession(orm.Session):
+    """The session of a delivery: the delivery ends it, nobody else."""
+
+    def commit(self) -> None:
+        raise TypeError("commit() on a delivery's session: it is committed with the message once the handler has ended well.")
+
+    def rollback(self) -> None:
+        raise TypeError("rollback() on a delivery's session: raise an exception, and the whole delivery is rolled back.")
+
+    def close(self) -> None:
+        raise TypeError("close() on a delivery's session: the delivery closes it when the handler has ended.")
+
+    def begin(self, nested: bool = False) -> orm.SessionTransaction:
+        if not nested:
+            raise TypeError("begin() on a delivery's session: it has a transaction already; begin_nested() makes a savepoint.")
+        return super().begin(nested)
+
+    def really_commit(self) -> None:
+        super().commit()
+
+    def really_close(self) -> None:
+        super().close()
+
+
+def push_id(push: delivery.HeldPush) -> str:
+    """The row's key: 32 hexadecimal digits of queue and key, so that nothing need be remembered between commit and rename."""
+    return hashlib.sha256(f"{push.queue_dir}\0{push.key}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _drain(ids: deque[str]) -> list[str]:
+    drained: list[str] = []
+    with suppress(IndexError):
+        while len(drained) < 500:  # databases cap the parameters of one statement
+            drained.append(ids.popleft())
+    return drained
+
+
+def _of(key: str, sender: str) -> dict[str, Any]:
+    return {"of_fsm": key, "of_sender": sender}
+
+
+def diagnose(error: BaseException) -> BaseException:
+    """Conflict for what running anew can solve, Fault for what time may solve, else the error itself: then it is the application's."""
+    if isinstance(error, exc.TimeoutError):
+        return Fault("no connection to the database became free; raise pool_size in database_config or look for handlers that hang")
+    if not isinstance(error, exc.DBAPIError):
+        return error
+    code = getattr(error.orig, "sqlstate", None) or (error.orig.args[0] if error.orig and error.orig.args else None)
+    if code in _CONFLICTS:
+        return Conflict(f"{type(error.orig).__name__}: {error.orig}")
+    if isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.InternalError)) or error.connection_invalidated:
+        return Fault(f"{type(error.orig).__name__}: {error.orig}")
+    return error
+
+
+#: PostgreSQL: serialization_failure, deadlock_detected. MariaDB: ER_LOCK_DEADLOCK, ER_CHECKREAD.
+_CONFLICTS = ("40001", "40P01", 1213, 1020)
+
+
+# -- making one -------------------------------------------------------------------------------------------------------------------
+
+
+def configure_database(config: Mapping[str, Any], also_create: bool = False) -> Database:
+    """The database of a project.
+
+    `url`: SQLAlchemy's. `synchronous`: SQLite's setting, FULL by default; NORMAL is faster, and the last second may be lost when the
+    power fails. `busy_seconds` (10): how long to wait for another process's lock on SQLite. Every other key is an option of
+    `sqlalchemy.create_engine`. Raises DatabaseError for a URL that is none and, with `also_create`, for a database that cannot be used.
+    """
+    options = dict(config)
+    try:
+        url = make_url(options.pop("url"))
+    except KeyError:
+        raise DatabaseError('database_config has no "url"; write database_config = {"url": "sqlite:///run/lamson.db"}.') from None
+    except exc.ArgumentError as error:
+        raise DatabaseError(f'the "url" of database_config is no database URL: {error}') from None
+    sqlite = {"synchronous": options.pop("synchronous", "FULL"), "busy_seconds": options.pop("busy_seconds", 10.0)}
+    engine = _make_engine(url, options)
+    if engine.dialect.name == "sqlite":
+        _make_sqlite_ours(engine, **sqlite)
+    database = Database(engine)
+    if also_create:
+        database.create_all()
+    return database
+
+
+def _make_engine(url: sa.URL, options: dict[str, Any]) -> Engine:
+    memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+    sensible: dict[str, Any] = {"pool_size": 1 if memory else 40, "max_overflow": 0 if memory else 24, "pool_timeout": 20}
+    if url.get_backend_name() == "sqlite":
+        sensible |= {"poolclass": sa.pool.QueuePool}
+        options["connect_args"] = {"check_same_thread": False} | options.get("connect_args", {})
+    else:
+        sensible |= {"isolation_level": "READ COMMITTED", "pool_pre_ping": True, "pool_recycle": 1800}
+    try:
+        return sa.create_engine(url, **(sensible | options))
+    except exc.NoSuchModuleError:
+        raise DatabaseError(f"SQLAlchemy knows no database {url.drivername!r}: sqlite, postgresql+psycopg, mysql+pymysql.") from None
+    except ImportError as error:
+        extra = {"postgresql": "postgresql", "mysql": "mariadb", "mariadb": "mariadb"}.get(url.get_backend_name(), "")
+        remedy = f"pip install 'lamson[{extra}]'" if extra else f"install {error.name}"
+        raise DatabaseError(f"the driver for {url.drivername} is not installed ({error}): {remedy}.") from None
+    except TypeError as error:
+        raise DatabaseError(f"database_config has an option that SQLAlchemy does not know: {error}") from None
+
+
+def _make_sqlite_ours(engine: Engine, synchronous: str, busy_seconds: float) -> None:
+    """WAL; every commit on disk; reads outside transactions; and BEGIN IMMEDIATE before the first write.
+
+    Python's driver would begin a transaction of its own before some statements and not others; with `isolation_level` None it begins
+    none. Reading inside the transaction that later writes would be refused whenever another process wrote in between.
+    """
+
+    @sa.event.listens_for(engine, "connect")
+    def set_up(dbapi: Any, record: Any) -> None:
+        dbapi.isolation_level = None
+        for pragma in (f"busy_timeout={int(busy_seconds * 1000)}", "journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+            dbapi.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def begin_before_writing(connection: Connection, cursor: Any, statement: str, *rest: Any) -> None:
+        dbapi = connection.connection.dbapi_connection
+        if dbapi is not None and not dbapi.in_transaction and statement.lstrip()[:6].upper() not in _READING:
+            turn = connection.info.get("lamson_turn")
+            if turn is not None:
+                turn.take(busy_seconds)
+            cursor.execute("BEGIN IMMEDIATE")
+
+    @sa.event.listens_for(engine, "checkin")
+    def give_turn_back(dbapi: Any, record: Any) -> None:
+        turn = record.info.pop("lamson_turn", None)
+        if turn is not None:
+            turn.give()
+
+
+_READING = ("SELECT", "PRAGMA", "EXPLAI")
+
+
+class _Turn:
+    """One connection's turn among the writers of this process; SQLite's own waiting is a poll, slow and unfair."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
+        self.taken = False
+
+    def take(self, seconds: float) -> None:
+        if not self.taken:
+            self.taken = self.lock.acquire(timeout=seconds)
+            if not self.taken:
+                raise Fault(f"the database was being written for {seconds:g} s")
+
+    def give(self) -> None:
+        if self.taken:
+            self.taken = False
+            self.lock.release()

@@ -1,0 +1,426 @@
+"""The outbox: mail that deliveries have committed, handed on until the next server has it or will never take it.
+
+Step 12 of a message's way. A row is claimed in a short transaction, sent, and finished in another, so a crash between them sends it
+again with the same Message-ID and never loses it. What fails for now waits for growing pauses; what fails for good goes to the
+undeliverable queue with the reason, and a report to its sender. It knows nothing of handlers or of SMTP replies' wire form.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from lamson import queue, report
+from lamson.database import CommittingDelivery, Database, Message, OutboxRow, PushRow, now
+from lamson.delivery import Carrier, Outgoing
+from lamson.errors import PermanentError, QueueError, RelayError
+from lamson.status import Reply, reply
+
+log = logging.getLogger("lamson.outbox")
+
+#: Seconds to wait after the first, second, ... failure; the last one is for all that follow.
+PAUSES = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
+#: Seconds after which what fails for now has failed for good (RFC 5321 §4.5.4.1: at least 4-5 days).
+GIVE_UP = 5 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One row of the outbox, to be looked at."""
+
+    id: int
+    relay: str
+    destination: str
+    mail_from: str
+    rcpt_to: str
+    created: float
+    due: float
+    attempts: int
+    parked: bool
+    owner: str | None
+    reply: str | None
+
+
+@dataclass(slots=True)
+class _Letter:
+    """Rows of one message for one destination: one SMTP transaction."""
+
+    carrier: Carrier
+    rows: list[Any]
+    data: bytes
+    failures: dict[str, RelayError]
+
+    @property
+    def destination(self) -> tuple[str, str]:
+        return (self.rows[0].relay, self.rows[0].destination)
+
+    @property
+    def mail(self) -> Outgoing:
+        return Outgoing(self.rows[0].mail_from, tuple(row.rcpt_to for row in self.rows), self.data)
+
+
+class Outbox:
+    """Sends what waits in the database for the relays that this process has.
+
+    `undeliverable`: the queue for what fails for good; without one such rows stay in the outbox, parked. `senders`: how many threads
+    send. `batch`: how many rows one of them takes at a time. `lease`: seconds for which a claim holds unless renewed, which happens
+    while its owner lives. `pauses`, `give_up`: seconds, see `PAUSES` and `GIVE_UP`. `poll`: seconds between looks for what
+    other processes left.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        relays: Sequence[Carrier],
+        undeliverable: Any = None,
+        *,
+        senders: int = 4,
+        batch: int = 20,
+        pauses: Sequence[float] = PAUSES,
+        give_up: float = GIVE_UP,
+        lease: float = 120.0,
+        poll: float = 2.0,
+        hostname: str | None = None,
+    ) -> None:
+        self.database = database
+        self.carriers: dict[str, Carrier] = {relay.name: relay for relay in relays}
+        if len(self.carriers) < len(relays):
+            raise TypeError("two relays of an outbox have the same name; give each its own: Relay(..., name='backup').")
+        self.undeliverable = undeliverable
+        self.senders, self.batch, self.pauses, self.give_up = senders, batch, tuple(pauses), give_up
+        self.lease, self.poll, self.hostname = lease, poll, hostname or socket.getfqdn()
+        self.owner = ""
+        self._threads: list[threading.Thread] = []
+        self._claiming = threading.Lock()
+        self._sending: set[int] = set()
+        self._paused: dict[tuple[str, str], float] = {}
+        self._wake = threading.Condition()
+        self._wanted = 0
+        self._stopping = False
+
+    # -- life
+
+    def start(self) -> None:
+        """Finishes what a crash left, then sends in threads. Returns when they run."""
+        self.recover()
+        self._stopping = False
+        self.database.listeners.append(self.wake)
+        names = [f"outbox-{number}" for number in range(self.senders)]
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+        self._threads.append(threading.Thread(target=self._keep_leases, name="outbox-leases", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, deadline: float = 10.0) -> None:
+        """Lets each sender finish what it is sending, `deadline` seconds at most. What waits is sent by the next start."""
+        if self.wake in self.database.listeners:
+            self.database.listeners.remove(self.wake)
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        until = time.monotonic() + deadline
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._threads = []
+
+    def drain(self, deadline: float = 10.0) -> bool:
+        """Sends in this thread what is due now, `deadline` seconds at most. True when nothing due is left; what failed for now is not due."""
+        until = time.monotonic() + deadline
+        self._identify()
+        while time.monotonic() < until:
+            if not self._send_batch() and not self._sending:
+                return True
+            if self._sending:
+                time.sleep(0.01)  # another thread of this outbox has the rest
+        return False
+
+    def wake(self) -> None:
+        """There is something to send."""
+        with self._wake:
+            self._wanted += 1
+            self._wake.notify()
+
+    def recover(self) -> None:
+        """Frees the claims of dead processes of this machine, and finishes pushes that were committed but not renamed."""
+        self._identify()
+        self._free_claims()
+        self._finish_pushes()
+
+    def _identify(self) -> None:
+        """Names this process; after a fork the child is another."""
+        self.owner = f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+
+    def _free_claims(self) -> None:
+        with self.database.connected() as connection:
+            owners = connection.execute(sa.select(OutboxRow.owner).where(OutboxRow.owner.is_not(None)).distinct()).scalars().all()
+            dead = [owner for owner in owners if owner and not _alive(owner)]
+            if dead:
+                freed = sa.update(OutboxRow).where(OutboxRow.owner.in_(dead)).values(owner=None, lease=0.0)
+                log.info("freed %d claims of processes that are gone", connection.execute(freed).rowcount)
+
+    def _finish_pushes(self) -> None:
+        with self.database.connected() as connection:
+            rows = connection.execute(sa.select(PushRow.id, PushRow.queue_dir, PushRow.key)).all()
+        for row in rows:
+            try:
+                queue.finish(row.queue_dir, row.key)
+                self.database.finished_pushes.append(row.id)
+            except QueueError as error:
+                log.error("the message %s pushed into %s could not be made visible: %s", row.key, row.queue_dir, error)
+
+    # -- the threads
+
+    def _work(self) -> None:
+        """The barrier of a sending thread: whatever goes wrong is logged, and after a pause it goes on."""
+        while not self._stopping:
+            try:
+                if not self._send_batch():
+                    self._rest(self.poll)
+            except Exception:
+                log.exception("The outbox could not work; nothing is lost, it tries again.")
+                self._rest(self.poll)
+
+    def _rest(self, seconds: float) -> None:
+        with self._wake:
+            if not self._wanted and not self._stopping:
+                self._wake.wait(seconds)
+            self._wanted = max(0, self._wanted - 1)
+
+    def _keep_leases(self) -> None:
+        while not self._stopping:
+            with self._wake:
+                self._wake.wait_for(lambda: self._stopping, self.lease / 3)
+            try:
+                if self._sending:
+                    self._renew()
+            except Exception:
+                log.exception("The leases of the outbox could not be renewed; another process may send the same mail again.")
+
+    def _renew(self) -> None:
+        with self.database.connected() as connection:
+            connection.execute(sa.update(OutboxRow).where(OutboxRow.owner == self.owner).values(lease=now() + self.lease))
+
+    # -- one batch
+
+    def _send_batch(self) -> int:
+        """Claims, sends and finishes a batch. Returns how many rows it took."""
+        with self._claiming:
+            rows = self._claim()
+            self._sending.update(row.id for row in rows)
+        if len(rows) == self.batch:
+            self.wake()  # there may be more: another sender shall look
+        try:
+            letters = self._letters(rows)
+            for letter in letters:
+                self._send(letter)
+            if letters:
+                self._finish(letters)
+        finally:
+            self._sending.difference_update(row.id for row in rows)
+        return len(rows)
+
+    def _claim(self) -> list[Any]:
+        free = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now())
+        due = sa.select(OutboxRow).where(OutboxRow.relay.in_(self.carriers), OutboxRow.due <= now(), ~OutboxRow.parked, free)
+        paused = self._paused_now()
+        if paused:
+            due = due.where(sa.tuple_(OutboxRow.relay, OutboxRow.destination).not_in(paused))
+        if self._sending:
+            due = due.where(OutboxRow.id.not_in(list(self._sending)))
+        chosen = due.order_by(OutboxRow.due, OutboxRow.id).limit(self.batch).with_for_update(skip_locked=True)
+        with self.database.connected() as connection:
+            rows = list(connection.execute(chosen.with_only_columns(*OutboxRow.__table__.columns)).all())
+            if not rows:
+                return []
+            mine = sa.update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows]), free)
+            taken = connection.execute(mine.values(owner=self.owner, lease=now() + self.lease)).rowcount
+            return rows if taken == len(rows) else self._those_taken(connection, rows)
+
+    def _those_taken(self, connection: Any, rows: list[Any]) -> list[Any]:
+        """On SQLite another process may have claimed some of them between the look and the claim."""
+        own = sa.select(OutboxRow.id).where(OutboxRow.owner == self.owner, OutboxRow.id.in_([row.id for row in rows]))
+        mine = set(connection.execute(own).scalars())
+        return [row for row in rows if row.id in mine]
+
+    def _letters(self, rows: Iterable[Any]) -> list[_Letter]:
+        groups: dict[tuple[str, str, str, str], list[Any]] = {}
+        for row in rows:
+            groups.setdefault((row.message, row.mail_from, row.relay, row.destination), []).append(row)
+        if not groups:
+            return []
+        with self.database.connected() as connection:
+            wanted = sa.select(Message.id, Message.data).where(Message.id.in_({message for message, *_ in groups}))
+            data = {row.id: bytes(row.data) for row in connection.execute(wanted)}
+        return [_Letter(self.carriers[rows[0].relay], rows, data[message], {}) for (message, *_), rows in groups.items()]
+
+    def _send(self, letter: _Letter) -> None:
+        if letter.destination in self._paused_now():
+            letter.failures = dict.fromkeys(letter.mail.rcpt_tos, _PAUSED)
+            return
+        letter.failures = letter.carrier.hand_over(letter.mail)
+        unreachable = [each for each in letter.failures.values() if (each.reply.status or "").startswith("4.4.")]
+        if unreachable:
+            self._paused[letter.destination] = time.monotonic() + min(self.pauses[0], 60.0)
+
+    def _paused_now(self) -> list[tuple[str, str]]:
+        at = time.monotonic()
+        self._paused = {destination: until for destination, until in self._paused.items() if until > at}
+        return list(self._paused)
+
+    # -- what became of it
+
+    def _finish(self, letters: list[_Letter]) -> None:
+        """Writes down what became of the letters; with the undeliverable queue's copies and the reports it is one commit."""
+        with self.database.states.begin() as held:
+            done = [row for letter in letters for row in letter.rows if row.rcpt_to not in letter.failures]
+            for letter in letters:
+                self._settle(held, letter)
+            self._delete(held, done)
+        for row in done:
+            log.info("sent %s for delivery %s by relay %s", row.rcpt_to, row.delivery, row.relay)
+
+    def _settle(self, held: CommittingDelivery, letter: _Letter) -> None:
+        lost: list[tuple[Any, Reply]] = []
+        for row in letter.rows:
+            error = letter.failures.get(row.rcpt_to)
+            if error is None:
+                continue
+            final = self._final(row, error)
+            if final is None:
+                self._postpone(held, row, error)
+            else:
+                lost.append((row, final))
+        if lost:
+            self._give_up(held, letter, lost)
+
+    def _final(self, row: Any, error: RelayError) -> Reply | None:
+        """The reply by which it has failed for good; None while it may still succeed."""
+        if isinstance(error, PermanentError):
+            return error.reply
+        if error is not _PAUSED and time.time() - row.created > self.give_up:
+            return Reply(error.reply.code, f"given up after {self.give_up / 86400:g} days; last: {error.reply}", "4.4.7")
+        return None
+
+    def _postpone(self, held: CommittingDelivery, row: Any, error: RelayError) -> None:
+        tried = error is not _PAUSED
+        pause = self.pauses[min(row.attempts, len(self.pauses) - 1)] if tried else min(self.pauses[0], 60.0)
+        values: dict[str, Any] = {"owner": None, "lease": 0.0, "due": now() + pause, "attempts": row.attempts + tried}
+        if tried:
+            values["reply"] = str(error.reply)
+            log.warning("not sent to %s for delivery %s, again in %g s: %s", row.rcpt_to, row.delivery, pause, error.reply)
+        held.connection.execute(sa.update(OutboxRow).where(OutboxRow.id == row.id).values(**values))
+
+    def _give_up(self, held: CommittingDelivery, letter: _Letter, lost: list[tuple[Any, Reply]]) -> None:
+        for row, final in lost:
+            log.error("will never be sent to %s for delivery %s: %s", row.rcpt_to, row.delivery, final)
+        if self.undeliverable is None:
+            self._park(held, lost)
+            return
+        rows = [row for row, _ in lost]
+        reason = "; ".join(f"{row.rcpt_to}: {final}" for row, final in lost)
+        self.undeliverable.push(letter.data, mail_from=rows[0].mail_from, rcpt_tos=[row.rcpt_to for row in rows], reason=reason)
+        self._report(held, letter, {row.rcpt_to: final for row, final in lost})
+        self._delete(held, rows)
+
+    def _report(self, held: CommittingDelivery, letter: _Letter, failures: dict[str, Reply]) -> None:
+        mail_from = letter.rows[0].mail_from
+        notice = report.bounce(letter.data, mail_from, failures, self.hostname)
+        if notice is not None:
+            held.hold_mail(letter.carrier, Outgoing("", (mail_from,), bytes(notice)))
+
+    def _park(self, held: CommittingDelivery, lost: list[tuple[Any, Reply]]) -> None:
+        for row, final in lost:
+            values = {"parked": True, "owner": None, "lease": 0.0, "reply": str(final), "attempts": row.attempts + 1}
+            held.connection.execute(sa.update(OutboxRow).where(OutboxRow.id == row.id).values(**values))
+
+    def _delete(self, held: CommittingDelivery, rows: list[Any]) -> None:
+        if rows:
+            remove_rows(held.connection, [row.id for row in rows], {row.message for row in rows})
+
+
+_PAUSED = RelayError(reply(451, "the destination failed a moment ago and is paused", "4.4.1"))
+
+
+# -- looking and meddling, for the command line ------------------------------------------------------------------------------------
+
+
+def waiting(database: Database, address: str | None = None) -> list[Waiting]:
+    """What is in the outbox, the oldest first; only to `address` where one is given."""
+    columns = [getattr(OutboxRow, name) for name in Waiting.__slots__]
+    with database.connected() as connection:
+        return [Waiting(*row) for row in connection.execute(_for(sa.select(*columns), address).order_by(OutboxRow.id))]
+
+
+def retry(database: Database, address: str | None = None) -> int:
+    """Makes what waits due now. Returns how many rows."""
+    return _change(database, address, due=now())
+
+
+def park(database: Database, address: str | None = None, parked: bool = True) -> int:
+    """Holds rows back, or releases them. Returns how many rows."""
+    return _change(database, address, parked=parked)
+
+
+def remove(database: Database, address: str | None = None) -> int:
+    """Removes rows that nobody is sending, for good. Returns how many."""
+    idle = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now())
+    with database.connected() as connection:
+        rows = connection.execute(_for(sa.select(OutboxRow.id, OutboxRow.message).where(idle), address)).all()
+        remove_rows(connection, [row.id for row in rows], {row.message for row in rows})
+        return len(rows)
+
+
+def remove_rows(connection: Any, ids: Sequence[int], messages: Iterable[str]) -> None:
+    """Deletes rows, and the bytes of messages that no row points to any more."""
+    for part in _parts(list(ids)):
+        connection.execute(sa.delete(OutboxRow).where(OutboxRow.id.in_(part)))
+    used = sa.select(OutboxRow.id).where(OutboxRow.message == Message.id).exists()
+    for part in _parts(sorted(messages)):
+        connection.execute(sa.delete(Message).where(Message.id.in_(part), ~used))
+
+
+def _parts(items: list[Any], size: int = 500) -> list[list[Any]]:
+    """Databases cap the parameters of one statement."""
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def _change(database: Database, address: str | None, **values: Any) -> int:
+    with database.connected() as connection:
+        return int(connection.execute(_for(sa.update(OutboxRow), address).values(**values)).rowcount)
+
+
+def _for(statement: Any, address: str | None) -> Any:
+    return statement.where(OutboxRow.rcpt_to == address) if address else statement
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------------------
+
+
+def _started(pid: int) -> str:
+    """When a process began, as the kernel counts it; a pid that is used again began at another time. "" where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _alive(owner: str) -> bool:
+    host, pid, started = owner.rsplit("/", 2)
+    if host != socket.gethostname():
+        return True  # another machine's; its lease will tell
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return _started(int(pid)) == started
