@@ -6,6 +6,7 @@
     │   ├── TransientError         try again later
     │   └── PermanentError         do not
     ├── ConfigError                settings, boot, a handler that does not import: a sentence with place and remedy
+    ├── ProcessError               a server cannot be started or stopped: a sentence that says why and what to do
     ├── RoutingError               also TypeError and AssertionError (1.x raised the one, Salmon the other)
     ├── AddressError               also ValueError
     ├── EncodingError              also ValueError
@@ -65,8 +66,18 @@ class PermanentError(RelayError):
     """The next server will never take this."""
 
 
+def failure(code: int, text: str, status: str) -> RelayError:
+    """Our own word on mail that cannot be handed on: a `PermanentError` for a 5xx code, else a `TransientError`."""
+    kind = TransientError if code < 500 else PermanentError
+    return kind(reply(code, text, status))
+
+
 class ConfigError(LamsonError):
     """A setting, boot module or handler is wrong. The text says what, where and what to do; the command line prints it as it is."""
+
+
+class ProcessError(LamsonError):
+    """A server cannot be started or stopped. The text says why and what to do; the command line prints it as it is."""
 
 
 class RoutingError(LamsonError, TypeError, AssertionError):

@@ -1,0 +1,257 @@
+"""The client's end of one SMTP connection: commands out, replies in.
+
+`ReplyReader` and `wire_form` are pure: what a server said, cut into replies, and a message as it is sent. `Wire` puts a socket to them.
+It knows nothing of transactions or of what may be said when; `smtp.client` does. Whatever goes wrong with a connection, from a
+time-out to a server that talks nonsense, is one thing to the caller: a `ConnectionLost` that says what happened.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable, Sequence
+from ssl import SSLContext, SSLSocket
+
+from lamson.errors import TransientError, failure
+from lamson.status import Reply, reply
+
+log = logging.getLogger("lamson.smtp.client")
+
+#: Takes the lines of the conversation as they are said: "C: EHLO here", "S: 250 there". Secrets are masked.
+Talk = Callable[[str], None]
+
+#: Octets of one line of a reply, and lines of one reply. RFC 5321 §4.5.3.1.5 has 512 octets; what is beyond these is no mail server.
+REPLY_LINE, REPLY_LINES = 4096, 200
+
+#: Octets of data written under one time-out.
+BLOCK = 128 * 1024
+
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)", re.ASCII)
+_BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+class ConnectionLost(TransientError):
+    """This connection is of no use any more: it broke, took too long, ended with 421, or what came over it was not SMTP."""
+
+
+class TLSFailed(ConnectionLost):
+    """The TLS handshake or the certificate was no good."""
+
+
+
+class ReplyReader:
+    """Cuts what a server says into replies. Fed with bytes as they come; `take` gives the next whole reply.
+
+    Strict in what counts as one (RFC 5321 §4.2): anything else raises `ValueError` with a sentence, and reading on makes no sense.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._code = b""
+        self._lines: list[str] = []
+
+    @property
+    def empty(self) -> bool:
+        """Nothing was received that `take` has not given."""
+        return not self._rest and not self._lines
+
+    def feed(self, data: bytes) -> None:
+        """More of what was received."""
+        self._rest += data
+
+    def take(self) -> Reply | None:
+        """The next reply; None when it is not complete yet."""
+        while (end := self._rest.find(b"\n")) >= 0:
+            line, self._rest = self._rest[:end], self._rest[end + 1 :]
+            if self._add(line.rstrip(b"\r")):
+                lines, self._lines = self._lines, []
+                return _make_reply(int(self._code), lines)
+        if len(self._rest) > REPLY_LINE:
+            raise ValueError(f"a line longer than {REPLY_LINE} octets")
+        return None
+
+    def _add(self, line: bytes) -> bool:
+        """One line of a reply; true when it was the last."""
+        found = _REPLY_LINE.fullmatch(line)
+        if not found:
+            raise ValueError(f"{line[:60]!r}, which is no reply")
+        code, more, text = found.groups()
+        if self._lines and code != self._code:
+            raise ValueError(f"{code.decode()} within a reply of {self._code.decode()}")
+        if len(line) > REPLY_LINE or len(self._lines) >= REPLY_LINES:
+            raise ValueError("a reply that is too long")
+        self._code = code
+        self._lines.append(_printable(text or b""))
+        return bool(more != b"-")
+
+
+def _printable(text: bytes) -> str:
+    line = text.decode("utf-8", "replace")
+    return line if line.isprintable() else "".join(char if char.isprintable() else "?" for char in line)
+
+
+def _make_reply(code: int, lines: list[str]) -> Reply:
+    """Takes the enhanced status off the lines (RFC 2034 §4: its class is the code's)."""
+    found = _STATUS.match(lines[0])
+    if not found or int(found[1][0]) != code // 100:
+        return Reply(code, "\n".join(lines))
+    status = found[1]
+    return Reply(code, "\n".join(line[len(status) :].lstrip(" ") if line.startswith(status) else line for line in lines), status)
+
+
+def wire_form(data: bytes) -> bytes:
+    """The data as it goes over the wire, dots doubled and the final one added (RFC 5321 §4.5.2).
+
+    A bare CR or LF raises `PermanentError` 5.6.0: some servers would take it as a line's end, and so as the end of the message. A last
+    line without an end gets one.
+    """
+    ends = data.count(b"\r\n")
+    if data.count(b"\n") != ends or data.count(b"\r") != ends:
+        raise failure(550, f"The message has a bare CR or LF in line {bare_line_end(data)}", "5.6.0")
+    if b"\r\n." in data:
+        data = data.replace(b"\r\n.", b"\r\n..")
+    if data.startswith(b"."):
+        data = b"." + data
+    return data + (b".\r\n" if not data or data.endswith(b"\r\n") else b"\r\n.\r\n")
+
+
+def bare_line_end(data: bytes) -> int | None:
+    """The number of the first line that has a CR or LF on its own; None when there is none."""
+    found = _BARE_LINE_END.search(data)
+    return data.count(b"\n", 0, found.start()) + 1 if found else None
+
+
+class Wire:
+    """One TCP or Unix connection: commands out, replies in. Every failure is a `ConnectionLost` that says at which step."""
+
+    def __init__(self, sock: socket.socket, host: str, talk: Talk | None) -> None:
+        self.sock = sock
+        self.host = host
+        self.offers: dict[str, str] = {}
+        self.unfinished = False  # a transaction was begun and neither ended nor reset
+        self.consents = 0  # positive replies since this was last set to 0
+        self._talk = talk
+        self._replies = ReplyReader()
+
+    @property
+    def encrypted(self) -> bool:
+        """TLS has begun."""
+        return isinstance(self.sock, SSLSocket)
+
+    @property
+    def closed(self) -> bool:
+        """`close` was called."""
+        return self.sock.fileno() < 0
+
+    @property
+    def local(self) -> bool:
+        """The other end is this machine."""
+        if self.sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return True
+        return ipaddress.ip_address(self.sock.getpeername()[0].partition("%")[0]).is_loopback
+
+    def ask(self, command: str, seconds: float, shown: str | None = None) -> Reply:
+        """Says one command and waits for its reply. `shown` is said in the talk instead of a secret."""
+        return self.ask_all([command], seconds, shown)[0]
+
+    def ask_all(self, commands: Sequence[str], seconds: float, shown: str | None = None) -> list[Reply]:
+        """Says all of them at once and waits for as many replies (RFC 2920)."""
+        if self._talk:
+            for command in commands:
+                self._talk(f"C: {shown or command}")
+        self._write("".join([f"{command}\r\n" for command in commands]).encode("utf-8"), seconds)
+        return [self.read(seconds) for _ in commands]
+
+    def write_data(self, data: bytes, seconds: float) -> None:
+        """Writes a whole message, final dot and all. `seconds` for each block of it."""
+        if self._talk:
+            self._talk(f"C: ({len(data)} octets of data)")
+            self._talk("C: .")
+        if len(data) <= BLOCK:
+            self._write(data, seconds)
+            return
+        view = memoryview(data)
+        for at in range(0, len(data), BLOCK):
+            self._write(view[at : at + BLOCK], seconds)
+
+    def read(self, seconds: float) -> Reply:
+        """The next reply. 421 is the end of the connection, whatever it answers (RFC 5321 §3.8)."""
+        answer = self._read(seconds)
+        if answer.code == 421:
+            raise ConnectionLost(answer)
+        if answer.code < 400:
+            self.consents += 1
+        return answer
+
+    def last_word(self) -> Reply | None:
+        """What the server said before it closed the connection on us, if that can still be read."""
+        try:
+            return self._read(1.0)
+        except ConnectionLost:
+            return None
+
+    def begin_tls(self, context: SSLContext, name: str, seconds: float) -> None:
+        """From here on everything is encrypted. What was received before and not read would be an attacker's (RFC 3207 §5)."""
+        if not self._replies.empty:
+            raise self.nonsense("more after its answer to STARTTLS")
+        try:
+            self.sock.settimeout(seconds)
+            self.sock = context.wrap_socket(self.sock, server_hostname=name)
+        except (OSError, ValueError) as error:
+            raise TLSFailed(reply(454, f"No TLS with {self.host}: {error}", "4.7.5")) from error
+
+    def nonsense(self, what: str) -> ConnectionLost:
+        """For what a server must not say."""
+        return ConnectionLost(reply(451, f"{self.host} said {what}", "4.5.0"))
+
+    def quit(self) -> None:
+        """Takes leave and closes. Whether the server answers does not matter much, so it has a second."""
+        try:
+            self.ask("QUIT", 1.0)
+        except ConnectionLost:
+            log.debug("%s did not answer QUIT.", self.host)
+        self.close()
+
+    def close(self) -> None:
+        """Closes without a word."""
+        self.sock.close()
+
+    def _write(self, data: bytes | memoryview, seconds: float) -> None:
+        try:
+            self.sock.settimeout(seconds)
+            self.sock.sendall(data)
+        except OSError as error:
+            raise self._lost(error, seconds) from error
+
+    def _read(self, seconds: float) -> Reply:
+        deadline = time.monotonic() + seconds
+        try:
+            while (answer := self._replies.take()) is None:
+                self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                received = self.sock.recv(4096)
+                if not received:
+                    raise ConnectionLost(reply(451, f"{self.host} closed the connection", "4.4.2"))
+                self._replies.feed(received)
+        except OSError as error:
+            raise self._lost(error, seconds) from error
+        except ValueError as error:
+            raise self.nonsense(str(error)) from error
+        if self._talk:
+            self._show(answer)
+        return answer
+
+    def _lost(self, error: OSError, seconds: float) -> ConnectionLost:
+        silent = isinstance(error, TimeoutError)
+        why = f"{self.host} was silent for {seconds:g} s" if silent else f"The connection to {self.host} broke: {error}"
+        return ConnectionLost(reply(451, why, "4.4.2"))
+
+    def _show(self, answer: Reply) -> None:
+        assert self._talk is not None
+        *lines, last = [f"{answer.status} {line}" if answer.status else line for line in answer.text.split("\n")]
+        for line in lines:
+            self._talk(f"S: {answer.code}-{line}")
+        self._talk(f"S: {answer.code} {last}".rstrip())
