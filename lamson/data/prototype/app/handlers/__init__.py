@@ -1,0 +1,1 @@
+"""What happens when mail arrives. config/settings.py names the modules that are asked."""

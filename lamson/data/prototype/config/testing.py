@@ -1,0 +1,35 @@
+"""The same as boot.py for tests: nothing listens, the database is new for each run, and outgoing mail lands in run/testing.
+
+A test begins with `from config import testing` and then talks to the router: see tests/handlers/sample_tests.py.
+"""
+
+import atexit
+import logging.config
+import tempfile
+
+import jinja2
+
+import lamson.testing
+from config import settings
+from lamson import view
+from lamson.database import configure_database
+from lamson.outbox import Outbox
+from lamson.queue import Queue
+from lamson.relay import QueueRelay
+from lamson.routing import Router
+
+logging.config.fileConfig("config/test_logging.conf", disable_existing_loggers=False)
+
+lamson.testing.TEST_QUEUE = "run/testing"
+SCRATCH = tempfile.TemporaryDirectory(prefix="lamson-")
+atexit.register(SCRATCH.cleanup)
+
+settings.database = configure_database({"url": f"sqlite:///{SCRATCH.name}/lamson.db"}, also_create=True)
+settings.relay = QueueRelay(lamson.testing.TEST_QUEUE)
+settings.outbox = Outbox(settings.database, [settings.relay])
+view.LOADER = jinja2.Environment(loader=jinja2.FileSystemLoader(settings.template_config["dir"]))
+
+Router.STATE_STORE = settings.database.states
+Router.UNDELIVERABLE_QUEUE = Queue(f"{SCRATCH.name}/undeliverable")
+Router.defaults(**settings.router_defaults)
+Router.load(settings.handlers)
