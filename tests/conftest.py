@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from lamson.routing import Router, RoutingBase
 from tests.leaks import Snapshot
 
 #: Set by `.ci/run`: there a missing program is a failure and not a reason to skip.
@@ -70,6 +69,16 @@ def corpus() -> Path:
 
 
 @pytest.fixture
-def router() -> Any:
+def router() -> RoutingBase:
     """A router of the test's own, with states in memory and no undeliverable queue."""
-    return importlib.import_module("lamson.routing").RoutingBase()
+    return RoutingBase()
+
+
+@pytest.fixture
+def default_router() -> Iterator[RoutingBase]:
+    """`lamson.routing.Router` as in a new process, and afterwards again what it was."""
+    parts = vars(Router)
+    before = {name: dict(part) if isinstance(part, dict) else part for name, part in parts.items()}
+    parts.update(vars(RoutingBase()))
+    yield Router
+    parts.update(before)

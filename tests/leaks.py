@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import threading
 import time
 from dataclasses import dataclass
 
+from lamson.routing import Router
+
 #: Seconds that a thread or a socket may take to be gone after a test.
 PATIENCE = 3.0
-
-#: What of the default router a test must leave as it found it.
-_ROUTER_PARTS = ("routes", "STATE_STORE", "UNDELIVERABLE_QUEUE", "LOG_EXCEPTIONS", "RELOAD")
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -26,7 +23,7 @@ class Snapshot:
 
     threads: frozenset[threading.Thread]
     sockets: frozenset[str]
-    router: tuple[object, ...]
+    router: object
 
     @classmethod
     def take(cls) -> Snapshot:
@@ -46,8 +43,7 @@ class Snapshot:
     def _differences(self) -> list[str]:
         found = [f"the thread {thread.name!r} still runs" for thread in _threads() - self.threads]
         found += [f"{name} is still open" for name in sorted(_sockets() - self.sockets)]
-        now = _router()
-        if self.router and any(a is not b for a, b in zip(self.router, now, strict=True)):
+        if _router() != self.router:
             found.append("the default router is not as it was (use the fixture `default_router`)")
         return found
 
@@ -75,7 +71,6 @@ def _target(descriptor: str) -> str:
         return ""
 
 
-def _router() -> tuple[object, ...]:
-    """The parts of the default router, or nothing when no test has imported it yet."""
-    router = getattr(sys.modules.get("lamson.routing"), "Router", None)
-    return tuple(getattr(router, part, None) for part in _ROUTER_PARTS) if router is not None else ()
+def _router() -> object:
+    """What the default router is made of, its dicts as they are now."""
+    return {name: dict(part) if isinstance(part, dict) else part for name, part in vars(Router).items() if name != "_table"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lamson.routing import Router, RoutingBase
 from tests import leaks
 from tests.leaks import Snapshot
 
@@ -56,3 +57,24 @@ def test_a_thread_that_is_just_ending_is_waited_for(monkeypatch: pytest.MonkeyPa
     before = Snapshot.take()
     threading.Timer(0.1, lambda: None).start()
     assert before.left_since() == []
+
+
+def test_a_changed_default_router_is_seen(default_router: RoutingBase) -> None:
+    before = Snapshot.take()
+    default_router.defaults(host="test")
+    assert "default router" in "".join(before.left_since())
+
+
+def test_a_route_left_on_the_default_router_is_seen(default_router: RoutingBase) -> None:
+    before = Snapshot.take()
+
+    @default_router.route("x@y")
+    def START(message: object) -> None: ...
+
+    assert "default router" in "".join(before.left_since())
+
+
+def test_the_fixture_gives_the_default_router_as_new(default_router: RoutingBase) -> None:
+    assert default_router is Router
+    assert default_router.routes == ()
+    default_router.seal()  # the watch over this very test sees that it is unsealed again
