@@ -127,7 +127,7 @@ class PushRow(Base):
 
     id: orm.Mapped[str] = orm.mapped_column(_text(32), primary_key=True)
     queue_dir: orm.Mapped[str] = orm.mapped_column(_text(1000))
-    key: orm.Mapped[str] = orm.mapped_column("queue_key", _text(255))
+    queue_key: orm.Mapped[str] = orm.mapped_column(_text(255))
 
 
 class Receipt(Base):
@@ -494,7 +494,7 @@ class CommittingDelivery(Delivery):
         self.connection.execute(_ADD_OUTBOX, rows)
 
     def _write_pushes(self) -> list[str]:
-        rows = [{"id": push_id(push), "queue_dir": push.queue_dir, "key": push.key} for push in self.pushes]
+        rows = [{"id": push_id(push), "queue_dir": push.queue_dir, "queue_key": push.key} for push in self.pushes]
         self.connection.execute(_ADD_PUSH, rows)
         done = _drain(self.database.finished_pushes)
         if done:

@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lamson import queue, report
-from lamson.database import CommittingDelivery, Database, Message, OutboxRow, PushRow, now
+from lamson.database import CommittingDelivery, Database, Message, OutboxRow, PushRow, Receipt, now
 from lamson.delivery import Carrier, Outgoing
 from lamson.errors import PermanentError, QueueError, RelayError
 from lamson.status import Reply, reply
@@ -31,6 +31,8 @@ log = logging.getLogger("lamson.outbox")
 PAUSES = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
 #: Seconds after which what fails for now has failed for good (RFC 5321 §4.5.4.1: at least 4-5 days).
 GIVE_UP = 5 * 86400.0
+#: Seconds between two purges.
+PURGE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,9 @@ class Outbox:
         self.recover()
         self._stopping = False
         self.database.listeners.append(self.wake)
-        names = [f"outbox-{number}" for number in range(self.senders)]
+        names = [f"lamson-outbox-{number}" for number in range(self.senders)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
-        self._threads.append(threading.Thread(target=self._keep_leases, name="outbox-leases", daemon=True))
+        self._threads.append(threading.Thread(target=self._keep_leases, name="lamson-outbox-leases", daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -154,6 +156,14 @@ class Outbox:
         self._identify()
         self._free_claims()
         self._finish_pushes()
+        self.purge()
+
+    def purge(self) -> None:
+        """Removes receipts that have expired, and message bytes whose last two rows were finished by two processes at one moment."""
+        used = sa.select(OutboxRow.id).where(OutboxRow.message == Message.id).exists()
+        with self.database.connected() as connection:
+            connection.execute(sa.delete(Receipt).where(Receipt.expires < time.time()))
+            connection.execute(sa.delete(Message).where(~used))
 
     def _identify(self) -> None:
         """Names this process; after a fork the child is another."""
@@ -169,13 +179,13 @@ class Outbox:
 
     def _finish_pushes(self) -> None:
         with self.database.connected() as connection:
-            rows = connection.execute(sa.select(PushRow.id, PushRow.queue_dir, PushRow.key)).all()
+            rows = connection.execute(sa.select(PushRow.id, PushRow.queue_dir, PushRow.queue_key)).all()
         for row in rows:
             try:
-                queue.finish(row.queue_dir, row.key)
+                queue.finish(row.queue_dir, row.queue_key)
                 self.database.finished_pushes.append(row.id)
             except QueueError as error:
-                log.error("the message %s pushed into %s could not be made visible: %s", row.key, row.queue_dir, error)
+                log.error("the message %s pushed into %s could not be made visible: %s", row.queue_key, row.queue_dir, error)
 
     # -- the threads
 
@@ -196,14 +206,18 @@ class Outbox:
             self._wanted = max(0, self._wanted - 1)
 
     def _keep_leases(self) -> None:
+        purged = time.monotonic()
         while not self._stopping:
             with self._wake:
                 self._wake.wait_for(lambda: self._stopping, self.lease / 3)
             try:
                 if self._sending:
                     self._renew()
+                if time.monotonic() - purged > PURGE:
+                    purged = time.monotonic()
+                    self.purge()
             except Exception:
-                log.exception("The leases of the outbox could not be renewed; another process may send the same mail again.")
+                log.exception("The outbox could not renew its leases or purge; another process may send the same mail again.")
 
     def _renew(self) -> None:
         with self.database.connected() as connection:
