@@ -182,7 +182,7 @@ class Outbox:
             rows = connection.execute(sa.select(PushRow.id, PushRow.queue_dir, PushRow.queue_key)).all()
         for row in rows:
             try:
-                queue.finish(row.queue_dir, row.queue_key)
+                queue.HeldPush(row.queue_dir, row.queue_key).finish()
                 self.database.finished_pushes.append(row.id)
             except QueueError as error:
                 log.error("the message %s pushed into %s could not be made visible: %s", row.queue_key, row.queue_dir, error)
@@ -221,7 +221,8 @@ class Outbox:
 
     def _renew(self) -> None:
         with self.database.connected() as connection:
-            connection.execute(sa.update(OutboxRow).where(OutboxRow.owner == self.owner).values(lease=now() + self.lease))
+            mine = sa.update(OutboxRow).where(OutboxRow.id.in_(list(self._sending)), OutboxRow.owner == self.owner)
+            connection.execute(mine.values(lease=now() + self.lease))
 
     # -- one batch
 
@@ -238,9 +239,18 @@ class Outbox:
                 self._send(letter)
             if letters:
                 self._finish(letters)
+        except BaseException:
+            self._release(rows)
+            raise
         finally:
             self._sending.difference_update(row.id for row in rows)
         return len(rows)
+
+    def _release(self, rows: list[Any]) -> None:
+        """What became of them could not be written down, so they are sent again."""
+        with self.database.connected() as connection:
+            mine = sa.update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows]), OutboxRow.owner == self.owner)
+            connection.execute(mine.values(owner=None, lease=0.0))
 
     def _claim(self) -> list[Any]:
         free = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now())
@@ -280,10 +290,18 @@ class Outbox:
         if letter.destination in self._paused_now():
             letter.failures = dict.fromkeys(letter.mail.rcpt_tos, _PAUSED)
             return
-        letter.failures = letter.carrier.hand_over(letter.mail)
+        letter.failures = self._hand_over(letter)
         unreachable = [each for each in letter.failures.values() if (each.reply.status or "").startswith("4.4.")]
         if unreachable:
             self._paused[letter.destination] = time.monotonic() + min(self.pauses[0], 60.0)
+
+    def _hand_over(self, letter: _Letter) -> dict[str, RelayError]:
+        """The barrier around a relay: a letter that makes it raise what it should not waits, and holds up no other."""
+        try:
+            return letter.carrier.hand_over(letter.mail)
+        except Exception:
+            log.exception("The relay %s failed on mail to %s; it waits.", letter.carrier.name, ", ".join(letter.mail.rcpt_tos))
+            return dict.fromkeys(letter.mail.rcpt_tos, _BROKEN)
 
     def _paused_now(self) -> list[tuple[str, str]]:
         at = time.monotonic()
@@ -361,6 +379,7 @@ class Outbox:
             remove_rows(held.connection, [row.id for row in rows], {row.message for row in rows})
 
 
+_BROKEN = RelayError(reply(451, "the relay itself failed, see the log", "4.3.0"))
 _PAUSED = RelayError(reply(451, "the destination failed a moment ago and is paused", "4.4.1"))
 
 

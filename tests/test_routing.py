@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lamson.mail import MailRequest
 
 from lamson.delivery import Locks, current
 from lamson.errors import Conflict, Fault, RoutingError, SMTPError
-from lamson.mail import MailRequest
 from lamson.routing import MemoryStorage, RoutingBase, ShelveStorage, StateStorage
 
 RAW = b"From: ann@ex.org\r\nTo: list@test.com\r\nSubject: hi\r\nMessage-ID: <1@ex.org>\r\n\r\nhello\r\n"
@@ -489,8 +489,13 @@ def test_nolocking_runs_beside_itself(router: RoutingBase) -> None:
 
 def test_a_fifth_waiter_and_a_long_wait_hear_451() -> None:
     locks = Locks(waiting=1, patience=0.05)
+
+    def wait_in_vain() -> None:
+        with pytest.raises(SMTPError, match="waited"), locks.holding([("a", "x")]):
+            pass
+
     with locks.holding([("a", "x"), ("b", "x")]):
-        waiter = threading.Thread(target=lambda: pytest.raises(SMTPError, locks.holding([("a", "x")]).__enter__))
+        waiter = threading.Thread(target=wait_in_vain)
         waiter.start()
         until = time.monotonic() + 5
         while locks._turns["a", "x"][1] < 2 and time.monotonic() < until:
@@ -582,8 +587,8 @@ def test_reload_before_each_message_while_developing(default_router: RoutingBase
 
 def test_the_names_of_1x(router: RoutingBase, machine: dict[str, Any]) -> None:
     pattern = r"(?P<name>[a-z]+)@(?P<host>test\.com)"
-    assert router.ORDER == [pattern]
-    assert router.REGISTERED == {pattern: [machine["START"], machine["PENDING"]]}
+    assert [pattern] == router.ORDER
+    assert {pattern: [machine["START"], machine["PENDING"]]} == router.REGISTERED
     router.deliver(mail())
     router.clear_states()
     assert router.get_state(__name__, mail()) == "START"

@@ -1,0 +1,329 @@
+"""What waits is sent, tried again, given up; what a dead process claimed is sent by the next."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from lamson import outbox
+from lamson.database import Database, Message, OutboxRow, PushRow, Receipt, now
+from lamson.delivery import Outgoing, begin
+from lamson.errors import PermanentError, RelayError, TransientError
+from lamson.outbox import Outbox
+from lamson.queue import HeldPush, Queue
+from lamson.status import reply
+from tests import databases
+
+MAIL = b"From: list@test.com\r\nTo: ann@ex.org\r\nMessage-ID: <1@test.com>\r\nSubject: hi\r\n\r\nhello\r\n"
+REFUSED = PermanentError(reply(550, "no such user", "5.1.1"))
+LATER = TransientError(reply(451, "greylisted", "4.7.1"))
+UNREACHABLE = TransientError(reply(421, "connection refused", "4.4.1"))
+
+
+class Carrier:
+    """A relay whose next server answers as told: recipient -> error."""
+
+    def __init__(self, name: str = "default", answer: Callable[[str], RelayError | None] = lambda rcpt: None) -> None:
+        self.name = name
+        self.answer = answer
+        self.sent: list[Outgoing] = []
+        self.tried: list[Outgoing] = []
+
+    def destination(self, rcpt_to: str) -> str:
+        return rcpt_to.rpartition("@")[2]
+
+    def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
+        self.tried.append(mail)
+        failed = {rcpt: error for rcpt in mail.rcpt_tos if (error := self.answer(rcpt))}
+        taken = tuple(rcpt for rcpt in mail.rcpt_tos if rcpt not in failed)
+        if taken:
+            self.sent.append(Outgoing(mail.mail_from, taken, mail.data))
+        return failed
+
+
+@pytest.fixture(params=databases.KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    with databases.opened(request.param, tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Database]:
+    with databases.opened("sqlite", tmp_path) as database:
+        yield database
+
+
+def post(database: Database, carrier: Any, *rcpt_tos: str, mail_from: str = "list@test.com", data: bytes = MAIL) -> None:
+    with begin(database.states, "list@test.com", "ann@ex.org") as held:
+        held.hold_mail(carrier, Outgoing(mail_from, rcpt_tos, data))
+
+
+def count(database: Database, model: Any) -> int:
+    with database.connected() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(model)).scalar() or 0)
+
+
+def test_what_waits_is_sent_once_and_forgotten(database: Database) -> None:
+    carrier = Carrier()
+    post(database, carrier, "ann@ex.org", "bob@ex.org", "eve@else.org")
+    assert Outbox(database, [carrier]).drain()
+    assert sorted(carrier.sent, key=lambda mail: mail.rcpt_tos) == [
+        Outgoing("list@test.com", ("ann@ex.org", "bob@ex.org"), MAIL),
+        Outgoing("list@test.com", ("eve@else.org",), MAIL),
+    ]
+    assert (count(database, OutboxRow), count(database, Message)) == (0, 0)
+    assert Outbox(database, [carrier]).drain()
+    assert len(carrier.sent) == 2
+
+
+def test_a_transient_failure_waits_for_growing_pauses_and_says_why(database: Database) -> None:
+    carrier = Carrier(answer=lambda rcpt: LATER if rcpt == "ann@ex.org" else None)
+    box = Outbox(database, [carrier], pauses=(100, 200))
+    post(database, carrier, "ann@ex.org", "bob@ex.org")
+    pauses = []
+    for _ in range(3):
+        box.drain()
+        (row,) = outbox.waiting(database)
+        pauses.append(round((row.due - _now(database)) / 10) * 10)
+        outbox.retry(database)
+    assert pauses == [100, 200, 200]
+    assert (row.rcpt_to, row.attempts, row.reply, row.owner) == ("ann@ex.org", 3, "451 4.7.1 greylisted", None)
+    assert [mail.rcpt_tos for mail in carrier.tried] == [("ann@ex.org", "bob@ex.org"), ("ann@ex.org",), ("ann@ex.org",)]
+    carrier.answer = lambda rcpt: None
+    assert box.drain()
+    assert count(database, Message) == 0
+
+
+def _now(database: Database) -> float:
+    with database.connected() as connection:
+        return float(connection.execute(sa.select(now())).scalar() or 0)
+
+
+def test_a_permanent_failure_is_kept_with_its_reason_and_reported(database: Database, tmp_path: Path) -> None:
+    carrier = Carrier(answer=lambda rcpt: REFUSED if rcpt == "ann@ex.org" else None)
+    queue = Queue(str(tmp_path / "undeliverable"))
+    post(database, carrier, "ann@ex.org")
+    assert Outbox(database, [carrier], queue, hostname="mx.test.com").drain()
+    (key,) = queue.keys()
+    envelope = queue.envelope(key)
+    assert envelope
+    assert (envelope["mail_from"], envelope["rcpt_tos"], envelope["reason"]) == (
+        "list@test.com",
+        ["ann@ex.org"],
+        "ann@ex.org: 550 5.1.1 no such user",
+    )
+    (report,) = carrier.sent
+    assert (report.mail_from, report.rcpt_tos) == ("", ("list@test.com",))
+    assert message_from_bytes(report.data).get_content_type() == "multipart/report"
+    assert (count(database, OutboxRow), count(database, Message)) == (0, 0)
+
+
+def test_a_report_that_cannot_be_sent_makes_no_report(sqlite: Database, tmp_path: Path) -> None:
+    carrier = Carrier(answer=lambda rcpt: REFUSED)
+    queue = Queue(str(tmp_path / "undeliverable"))
+    post(sqlite, carrier, "ann@ex.org")
+    assert Outbox(sqlite, [carrier], queue).drain()
+    assert len(carrier.tried) == 2
+    assert queue.count() == 2
+
+
+def test_without_a_queue_what_fails_for_good_stays_parked(sqlite: Database) -> None:
+    carrier = Carrier(answer=lambda rcpt: REFUSED)
+    post(sqlite, carrier, "ann@ex.org")
+    assert Outbox(sqlite, [carrier]).drain()
+    (row,) = outbox.waiting(sqlite)
+    assert (row.parked, row.reply) == (True, "550 5.1.1 no such user")
+
+
+def test_what_fails_for_too_long_has_failed_for_good(sqlite: Database, tmp_path: Path) -> None:
+    carrier = Carrier(answer=lambda rcpt: LATER if rcpt == "ann@ex.org" else None)
+    queue = Queue(str(tmp_path / "undeliverable"))
+    post(sqlite, carrier, "ann@ex.org")
+    assert Outbox(sqlite, [carrier], queue, give_up=-1).drain()
+    envelope = queue.envelope(queue.keys()[0])
+    assert envelope
+    assert "4.4.7 given up after" in envelope["reason"]
+
+
+def test_a_destination_that_cannot_be_reached_is_paused_and_others_go_on(sqlite: Database) -> None:
+    carrier = Carrier(answer=lambda rcpt: UNREACHABLE if rcpt.endswith("dead.org") else None)
+    for number in range(5):
+        post(sqlite, carrier, f"a{number}@dead.org")
+        post(sqlite, carrier, f"a{number}@ex.org")
+    Outbox(sqlite, [carrier]).drain()
+    assert len([mail for mail in carrier.tried if mail.rcpt_tos[0].endswith("dead.org")]) == 1
+    assert len(carrier.sent) == 5
+    assert len(outbox.waiting(sqlite)) == 5
+
+
+def test_rows_of_a_relay_that_this_process_has_not_are_left_alone(sqlite: Database) -> None:
+    post(sqlite, Carrier("elsewhere"), "ann@ex.org")
+    assert Outbox(sqlite, [Carrier()]).drain()
+    assert len(outbox.waiting(sqlite)) == 1
+
+
+def test_two_relays_of_one_name_are_refused(sqlite: Database) -> None:
+    with pytest.raises(TypeError, match="same name"):
+        Outbox(sqlite, [Carrier(), Carrier()])
+
+
+def test_several_senders_send_each_message_once(database: Database) -> None:
+    carrier = Carrier()
+    boxes = [Outbox(database, [carrier], batch=3) for _ in range(3)]
+    for number in range(60):
+        post(database, carrier, f"a{number}@ex.org")
+    threads = [threading.Thread(target=box.drain, args=(30,)) for box in boxes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(mail.rcpt_tos[0] for mail in carrier.sent) == sorted(f"a{number}@ex.org" for number in range(60))
+
+
+def test_started_it_sends_what_commits(sqlite: Database) -> None:
+    sent = threading.Event()
+
+    class Telling(Carrier):
+        def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
+            sent.set()
+            return {}
+
+    box = Outbox(sqlite, [Telling()], poll=60)
+    box.start()
+    try:
+        post(sqlite, Telling(), "ann@ex.org")
+        assert sent.wait(5)
+    finally:
+        box.stop()
+    assert count(sqlite, OutboxRow) == 0
+
+
+def test_a_letter_that_breaks_the_relay_waits_and_holds_up_no_other(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Carrier):
+        def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
+            if mail.rcpt_tos == ("ann@ex.org",):
+                raise RuntimeError("a bug")
+            return super().hand_over(mail)
+
+    carrier = Broken()
+    post(sqlite, carrier, "ann@ex.org")
+    post(sqlite, carrier, "bob@ex.org")
+    assert Outbox(sqlite, [carrier]).drain()
+    assert [mail.rcpt_tos for mail in carrier.sent] == [("bob@ex.org",)]
+    assert "a bug" in caplog.text
+    assert [(row.attempts, row.owner) for row in outbox.waiting(sqlite)] == [(1, None)]
+
+
+def test_what_could_not_be_written_down_is_sent_again(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    carrier = Carrier()
+    box = Outbox(sqlite, [carrier])
+    post(sqlite, carrier, "ann@ex.org")
+    monkeypatch.setattr(box, "_finish", lambda letters: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        box.drain()
+    assert [row.owner for row in outbox.waiting(sqlite)] == [None]
+    monkeypatch.undo()
+    assert box.drain()
+    assert len(carrier.sent) == 2
+
+
+def test_the_threads_survive_a_database_that_fails(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = threading.Event()
+    carrier = Carrier(answer=lambda rcpt: sent.set())
+    box = Outbox(sqlite, [carrier], poll=0.02)
+    claim = box._claim
+    calls = []
+
+    def fail_at_first() -> list[Any]:
+        calls.append(1)
+        if len(calls) < 4:
+            raise OSError("gone")
+        return claim()
+
+    monkeypatch.setattr(box, "_claim", fail_at_first)
+    box.start()
+    try:
+        post(sqlite, carrier, "ann@ex.org")
+        assert sent.wait(5)
+    finally:
+        box.stop()
+    assert "tries again" in caplog.text
+
+
+def test_claims_of_a_dead_process_are_freed_at_the_start(database: Database) -> None:
+    carrier = Carrier()
+    post(database, carrier, "ann@ex.org")
+    show_pid = [sys.executable, "-c", "import os; print(os.getpid())"]
+    gone = subprocess.run(show_pid, capture_output=True, text=True, check=True).stdout.strip()
+    box = Outbox(database, [carrier])
+    box._identify()
+    host = box.owner.rsplit("/", 2)[0]
+    for owner, freed in ((f"{host}/{gone}/1", True), (f"{host}/{os.getpid()}/1", True), (box.owner, False), (f"{host}x/1/1", False)):
+        with database.connected() as connection:
+            connection.execute(sa.update(OutboxRow).values(owner=owner, lease=now() + 1000))
+        box.recover()
+        (row,) = outbox.waiting(database)
+        assert (row.owner is None) == freed, owner
+    assert carrier.tried == []
+
+
+def test_a_lease_that_ended_is_taken_over_and_a_renewed_one_is_not(database: Database) -> None:
+    carrier = Carrier()
+    post(database, carrier, "ann@ex.org")
+    with database.connected() as connection:
+        connection.execute(sa.update(OutboxRow).values(owner="other/1/1", lease=now() + 1000))
+    box = Outbox(database, [carrier])
+    assert box.drain()
+    assert carrier.tried == []
+    with database.connected() as connection:
+        connection.execute(sa.update(OutboxRow).values(lease=now() - 1))
+    assert box.drain()
+    assert len(carrier.sent) == 1
+
+
+def test_a_push_that_was_committed_and_not_renamed_is_finished(sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(str(tmp_path / "posts"))
+    monkeypatch.setattr(HeldPush, "finish", lambda push: None)  # the process dies right after its commit
+    with begin(sqlite.states):
+        key = queue.push(MAIL)
+    monkeypatch.undo()
+    assert queue.keys() == []
+    Outbox(sqlite, []).recover()
+    assert queue.keys() == [key]
+    with begin(sqlite.states):
+        queue.push(MAIL)
+    assert count(sqlite, PushRow) == 1
+
+
+def test_purge_forgets_expired_receipts_and_orphaned_bytes(sqlite: Database) -> None:
+    for id, seconds in (("old", -1), ("new", 60)):
+        with begin(sqlite.states) as held:
+            held.hold_receipt(id, reply(250), seconds)
+    with sqlite.transaction() as session:
+        session.add(Message(id="orphan", data=b"x"))
+    Outbox(sqlite, []).purge()
+    assert (count(sqlite, Receipt), count(sqlite, Message)) == (1, 0)
+
+
+def test_meddling_from_the_command_line(sqlite: Database) -> None:
+    carrier = Carrier()
+    post(sqlite, carrier, "ann@ex.org", "bob@ex.org")
+    assert outbox.park(sqlite, "ann@ex.org") == 1
+    Outbox(sqlite, [carrier]).drain()
+    assert [mail.rcpt_tos for mail in carrier.sent] == [("bob@ex.org",)]
+    assert [row.rcpt_to for row in outbox.waiting(sqlite, "ann@ex.org")] == ["ann@ex.org"]
+    assert outbox.park(sqlite, "ann@ex.org", parked=False) == 1
+    assert outbox.remove(sqlite, "eve@ex.org") == 0
+    assert outbox.remove(sqlite, "ann@ex.org") == 1
+    assert (count(sqlite, OutboxRow), count(sqlite, Message)) == (0, 0)
