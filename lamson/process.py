@@ -162,9 +162,11 @@ def program_of(pid: int) -> str | None:
     except PermissionError:
         pass
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        before, _, after = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")
     except OSError:
         return "?"
+    dead = after.split()[0] in "ZX"  # ended, but its parent has not looked yet
+    return None if dead else before.partition("(")[2]
 
 
 def runs_already(holder: Holder | None) -> ProcessError:
@@ -281,6 +283,8 @@ class Server:
     def _run(self, tell: Tell) -> None:
         ending: Ending = SimpleQueue()
         self._detach(tell, ending)
+        if self.force:
+            self._rehearse()
         stale = check_for_pid(self.pid, self.force)
         sockets = self.bind()
         drop_priv(self.uid, self.gid)
@@ -295,6 +299,18 @@ class Server:
         _open(context)
         if not self.foreground:
             os.setpgid(0, 0)
+
+    def _rehearse(self) -> None:
+        """Boots in a child that ends at once: a mistake in the new settings shall not cost the server that runs."""
+
+        def boot(tell: Tell) -> None:
+            drop_priv(self.uid, self.gid)
+            self.load()
+            tell("It boots.")
+
+        child = fork(boot)
+        os.waitpid(child.pid, 0)
+        child.hear("The server ended while it booted")
 
     def _ready(self, stale: str | None, where: str) -> str:
         crew = f" with {self.workers} workers" if self.workers > 1 else ""
@@ -429,7 +445,7 @@ class Report:
 
     def __call__(self, text: str, well: bool = True) -> None:
         with suppress(BrokenPipeError):  # the parent was interrupted, or does not care
-            os.write(self._handle, json.dumps([well, text]).encode())
+            os.write(self._handle, f"{json.dumps([well, text])}\n".encode())
         os.close(self._handle)
         self._handle = os.open(os.devnull, os.O_WRONLY)
 
@@ -444,7 +460,7 @@ class Child:
     def hear(self, silence: str) -> str:
         """Waits for the child's report. `ProcessError` with its text if the child failed, with `silence` if it died without one."""
         with open(self.pipe, encoding="utf-8") as pipe:
-            report = pipe.read()
+            report = pipe.readline()  # and not to the end: the child's own children have the pipe, too
         well, text = json.loads(report) if report else (False, silence)
         if not well:
             raise ProcessError(text)
