@@ -349,7 +349,7 @@ class _Transaction:
         paths, failed = self._paths(rcpt_tos)
         if not paths:
             return failed
-        self._reset()
+        self._begin()
         answers, data = self._ask_envelope(self._mail(sender, paths.values()), [f"RCPT TO:<{path}>" for path in paths.values()])
         taken = []
         for rcpt, answer in zip(paths, answers, strict=True):
@@ -360,12 +360,15 @@ class _Transaction:
                 failed[rcpt] = error
         return failed | self._hand_data(taken, data)
 
-    def _reset(self) -> None:
-        self.wire.consents = 0
-        if self.wire.unfinished and self.wire.ask("RSET", self.timeouts.command).code != 250:
-            raise self.wire.nonsense("no to RSET")
-        self.wire.consents = 0
-        self.wire.unfinished = True
+    def _begin(self) -> None:
+        wire = self.wire
+        wire.consents = 0
+        if wire.unfinished:
+            answer = wire.ask("RSET", self.timeouts.command)
+            wire.consents = 0
+            if answer.code != 250:
+                raise wire.nonsense(f"{answer} to RSET")
+        wire.unfinished = True
 
     # -- what is said in MAIL and RCPT
 
@@ -416,9 +419,9 @@ class _Transaction:
         ask, seconds = self.wire.ask, self.timeouts.command
         if "PIPELINING" in self.wire.offers:
             begun, *answers, data = self.wire.ask_all([mail, *rcpts, "DATA"], seconds)
-            return (answers if begun.code == 250 else [begun] * len(rcpts)), data
+            return (answers if begun.code < 300 else [begun] * len(rcpts)), data
         begun = ask(mail, seconds)
-        answers = [ask(rcpt, seconds) for rcpt in rcpts] if begun.code == 250 else [begun] * len(rcpts)
+        answers = [ask(rcpt, seconds) for rcpt in rcpts] if begun.code < 300 else [begun] * len(rcpts)
         wanted = any(answer.code < 300 for answer in answers)
         return answers, ask("DATA", self.timeouts.data) if wanted else None
 

@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from ssl import SSLContext, SSLSocket
 
 from lamson.errors import TransientError, failure
@@ -29,7 +30,7 @@ REPLY_LINE, REPLY_LINES = 4096, 200
 #: Octets of data written under one time-out.
 BLOCK = 128 * 1024
 
-_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:[ -]([^\n]*?))?\r*+")
 _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)", re.ASCII)
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
@@ -51,8 +52,7 @@ class ReplyReader:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._code = b""
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
 
     @property
     def empty(self) -> bool:
@@ -67,40 +67,35 @@ class ReplyReader:
         """The next reply; None when it is not complete yet."""
         while (end := self._rest.find(b"\n")) >= 0:
             line, self._rest = self._rest[:end], self._rest[end + 1 :]
-            if self._add(line.rstrip(b"\r")):
-                lines, self._lines = self._lines, []
-                return _make_reply(int(self._code), lines)
+            self._lines.append(line)
+            if line[3:4] != b"-":
+                lines, self._lines = tuple(self._lines), []
+                return parse_reply(lines)
+            if not line[:3].isdigit() or len(self._lines) == REPLY_LINES:
+                parse_reply(tuple(self._lines))  # raises: no need to wait for its end
+                raise ValueError(f"more than {REPLY_LINES} lines in one reply")
         if len(self._rest) > REPLY_LINE:
             raise ValueError(f"a line longer than {REPLY_LINE} octets")
         return None
 
-    def _add(self, line: bytes) -> bool:
-        """One line of a reply; true when it was the last."""
-        found = _REPLY_LINE.fullmatch(line)
-        if not found:
-            raise ValueError(f"{line[:60]!r}, which is no reply")
-        code, more, text = found.groups()
-        if self._lines and code != self._code:
-            raise ValueError(f"{code.decode()} within a reply of {self._code.decode()}")
-        if len(line) > REPLY_LINE or len(self._lines) >= REPLY_LINES:
-            raise ValueError("a reply that is too long")
-        self._code = code
-        self._lines.append(_printable(text or b""))
-        return bool(more != b"-")
+
+@lru_cache(maxsize=64)  # a server says the same all the time
+def parse_reply(lines: tuple[bytes, ...]) -> Reply:
+    """The reply that these lines are. Its enhanced status is taken off them where it is of the code's class (RFC 2034 §4)."""
+    found = [_REPLY_LINE.fullmatch(line) for line in lines]
+    codes = {match and match[1] for match in found}
+    if None in codes or len(codes) > 1:
+        raise ValueError(f"{b' '.join(lines)[:80]!r}, which is no reply")
+    code, texts = int(lines[0][:3]), [_printable(match[2] or b"") for match in found if match]
+    status = _STATUS.match(texts[0])
+    if not status or int(status[1][0]) != code // 100:
+        return Reply(code, "\n".join(texts))
+    return Reply(code, "\n".join(text.removeprefix(status[1]).lstrip(" ") for text in texts), status[1])
 
 
 def _printable(text: bytes) -> str:
     line = text.decode("utf-8", "replace")
     return line if line.isprintable() else "".join(char if char.isprintable() else "?" for char in line)
-
-
-def _make_reply(code: int, lines: list[str]) -> Reply:
-    """Takes the enhanced status off the lines (RFC 2034 §4: its class is the code's)."""
-    found = _STATUS.match(lines[0])
-    if not found or int(found[1][0]) != code // 100:
-        return Reply(code, "\n".join(lines))
-    status = found[1]
-    return Reply(code, "\n".join(line[len(status) :].lstrip(" ") if line.startswith(status) else line for line in lines), status)
 
 
 def wire_form(data: bytes) -> bytes:
@@ -169,7 +164,7 @@ class Wire:
     def write_data(self, data: bytes, seconds: float) -> None:
         """Writes a whole message, final dot and all. `seconds` for each block of it."""
         if self._talk:
-            self._talk(f"C: ({len(data)} octets of data)")
+            self._talk(f"C: ({len(data) - 3} octets of data)")
             self._talk("C: .")
         if len(data) <= BLOCK:
             self._write(data, seconds)
