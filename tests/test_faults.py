@@ -1,0 +1,185 @@
+"""What is wrong in a project is told in a sentence with its place and its remedy, and no mail is lost of it."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project, wait_for
+
+ANN = "ann@example.com"
+
+#: A handler that is well, to be spoilt.
+HANDLER = '''\
+from config.settings import relay
+from lamson import view
+from lamson.routing import route
+
+
+@route("desk@(host)")
+def START(message, host=None):
+    relay.deliver(view.respond("answer.msg", locals()))
+    return OPEN
+
+
+@route("desk@(host)")
+def OPEN(message, host=None):
+    ...
+'''
+
+ANSWER = "From: desk@{{ host }}\nTo: {{ message.route_from }}\nSubject: Thanks\n\nIt has arrived.\n"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    project.write("app/handlers/desk.py", HANDLER)
+    project.write("app/templates/answer.msg", ANSWER)
+    project.edit("config/settings.py", "app.handlers.sample", "app.handlers.desk")
+    try:
+        yield project
+    finally:
+        project.stop()
+
+
+def complaint(project: Project, *words: str, status: int = 1) -> str:
+    """What a command that must fail says: one line."""
+    told = project.lamson(*words, status=status).strip()
+    assert "\n" not in told, told
+    assert "Traceback" not in told
+    return told
+
+
+# -- told by the command line, before any mail is taken
+
+
+def test_an_unknown_command(desk: Project) -> None:
+    told = complaint(desk, "strat", status=2)
+    assert "strat" in told
+    assert "lamson start" in told
+
+
+def test_a_setting_that_python_cannot_read(desk: Project) -> None:
+    desk.edit("config/settings.py", "handlers = [", "handlers = [[")
+    told = complaint(desk, "start")
+    assert re.search(r"config/settings\.py:\d+", told)
+
+
+def test_a_setting_of_the_wrong_kind(desk: Project) -> None:
+    desk.edit("config/settings.py", '"port": 0', '"prot": 0')
+    told = complaint(desk, "start")
+    assert "prot" in told
+    assert "config/" in told
+
+
+def test_a_handler_that_does_not_import(desk: Project) -> None:
+    desk.edit("app/handlers/desk.py", "from lamson import view", "from lamson import vieew")
+    told = complaint(desk, "start")
+    assert "app/handlers/desk.py:2" in told
+    assert "vieew" in told
+
+
+def test_a_route_whose_capture_has_no_regex(desk: Project) -> None:
+    desk.edit("app/handlers/desk.py", 'def OPEN(message, host=None)', 'def OPEN(message, number=None, host=None)')
+    desk.edit("app/handlers/desk.py", '@route("desk@(host)")\ndef OPEN', '@route("desk-(number)@(host)")\ndef OPEN')
+    told = complaint(desk, "start")
+    for part in ("number", "OPEN", "app/handlers/desk.py", "router_defaults"):
+        assert part in told, told
+
+
+def test_a_database_that_cannot_be_opened(desk: Project) -> None:
+    desk.edit("config/settings.py", "sqlite:///run/lamson.db", "sqlite:///nowhere/at/all/lamson.db")
+    told = complaint(desk, "start")
+    assert "nowhere/at/all/lamson.db" in told
+    assert not (desk.folder / "run/smtp.pid").exists()
+
+
+def test_a_database_that_is_none(desk: Project) -> None:
+    desk.write("run/lamson.db", "This is a text and no database. " * 100)
+    told = complaint(desk, "start")
+    assert "lamson.db" in told
+
+
+def test_a_directory_of_templates_that_is_missing(desk: Project) -> None:
+    desk.edit("config/settings.py", "app/templates", "app/tempaltes")
+    told = complaint(desk, "start")
+    assert "app/tempaltes" in told
+    assert "template_config" in told
+
+
+# -- found out when mail comes: it is kept, and the client is told 250 only because it is
+
+
+def kept_with_reason(project: Project) -> str:
+    """The reason with which the one message was kept, whole, in run/undeliverable; nothing else came of it."""
+    project.start()
+    project.send(ANN, "desk@test.com", body="Keep me.")
+    (kept,) = project.messages("run/undeliverable", 1)
+    assert kept.body() == "Keep me.\r\n"
+    assert project.states() == {}
+    (reason,) = project.reasons()
+    return reason
+
+
+def test_a_template_that_is_missing(desk: Project) -> None:
+    (desk.folder / "app/templates/answer.msg").unlink()
+    assert "answer.msg" in kept_with_reason(desk)
+
+
+def test_a_variable_that_nobody_gave(desk: Project) -> None:
+    desk.edit("app/templates/answer.msg", "It has arrived.", "It has arrived, {{ nmae }}.")
+    reason = kept_with_reason(desk)
+    assert "answer.msg" in reason
+    assert "nmae" in reason
+
+
+def test_a_handler_that_raises(desk: Project) -> None:
+    desk.edit("app/handlers/desk.py", "    return OPEN", '    raise ValueError("the shop is shut")')
+    reason = kept_with_reason(desk)
+    assert "app.handlers.desk.START" in reason
+    assert "the shop is shut" in reason
+    wait_for(lambda: "Traceback" in desk.read("logs/lamson.log"), "the traceback in the log")
+    assert "app/handlers/desk.py" in desk.read("logs/lamson.log")
+
+
+def test_a_handler_that_returns_no_state(desk: Project) -> None:
+    desk.edit("app/handlers/desk.py", "    return OPEN", '    return "OPEN"')
+    assert "app.handlers.desk.START" in kept_with_reason(desk)
+
+
+def test_a_kept_message_goes_back_through_the_mended_handler(desk: Project) -> None:
+    desk.start_log()
+    template = desk.read("app/templates/answer.msg")
+    (desk.folder / "app/templates/answer.msg").unlink()
+    kept_with_reason(desk)
+    desk.write("app/templates/answer.msg", template)
+    desk.lamson("queue", "-name", "run/undeliverable", "-route", "all")
+    (answer,) = desk.messages("run/queue", 1)
+    assert answer["Subject"] == "Thanks"
+    assert desk.states() == {("app.handlers.desk", ANN): "OPEN"}
+
+
+def test_a_database_that_goes_away_costs_no_mail(desk: Project) -> None:
+    desk.start()
+    (desk.folder / "run/lamson.db").unlink()
+    for name in ("lamson.db-wal", "lamson.db-shm"):
+        (desk.folder / "run" / name).unlink(missing_ok=True)
+    (desk.folder / "run/lamson.db").mkdir()  # not to be made anew
+    with pytest.raises(smtplib.SMTPDataError) as refused:
+        desk.send(ANN, "desk@test.com")
+    assert refused.value.smtp_code == 451
+    (desk.folder / "run/lamson.db").rmdir()
+
+
+def test_the_client_never_hears_the_text_of_an_exception(desk: Project) -> None:
+    desk.edit("app/handlers/desk.py", "    return OPEN", '    raise ValueError("the password is sesame")')
+    desk.edit("config/boot.py", 'Router.UNDELIVERABLE_QUEUE = Queue("run/undeliverable")', "Router.UNDELIVERABLE_QUEUE = None")
+    desk.start()
+    with pytest.raises(smtplib.SMTPDataError) as refused:
+        desk.send(ANN, "desk@test.com")
+    assert refused.value.smtp_code == 451
+    assert b"sesame" not in refused.value.smtp_error
