@@ -105,7 +105,7 @@ class Queue:
         """
         data = _as_bytes(message)
         running = delivery.current()
-        envelope = _envelope_of(message, mail_from, rcpt_tos, peer)
+        envelope = _envelope_of(message, mail_from, rcpt_tos, peer, running.recipient if running else None)
         envelope |= {"reason": reason, "delivery": running.id if running else None}
         push = HeldPush(self.queue_dir, self._new_key())
         with _told(f"The message could not be pushed into {self.queue_dir}", message), _or_undone(push):
@@ -402,12 +402,15 @@ def _as_bytes(message: Any) -> bytes:
     raise TypeError(f"push() takes a MailRequest, a MailResponse, str or bytes, not {type(message).__name__}.")
 
 
-def _envelope_of(message: Any, mail_from: str | None, rcpt_tos: Iterable[str] | None, peer: Any) -> dict[str, Any]:
-    """What was given, else what the request came with: of its recipients, the one of this delivery."""
+def _envelope_of(
+    message: Any, mail_from: str | None, rcpt_tos: Iterable[str] | None, peer: Any, recipient: str | None
+) -> dict[str, Any]:
+    """What was given, else what the request came with: of its recipients only this delivery's, as each has a delivery of its own."""
     if isinstance(message, MailRequest):
         mail_from = message.From if mail_from is None else mail_from
-        rcpt_tos = (message.recipient or message.To) if rcpt_tos is None else rcpt_tos
         peer = message.Peer if peer is None else peer
+        if rcpt_tos is None:
+            rcpt_tos = [recipient] if recipient and message.recipient == recipient else message.To
     recipients = [rcpt_tos] if isinstance(rcpt_tos, str) else rcpt_tos and list(rcpt_tos)
     return {"mail_from": mail_from, "rcpt_tos": recipients or None, "peer": peer}
 

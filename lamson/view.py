@@ -204,10 +204,10 @@ class _Foreign:
 
 
 def _all_text(message: MailRequest) -> str:
-    """All of it that a handler may have copied into a header: the envelope, decoded headers, the body."""
+    """All of it that a handler may have copied into a header: the envelope, decoded headers, the text and the HTML."""
     envelope = [str(message.From), str(message.To), str(message.recipient), str(message.Peer)]
     headers = [f"{name}: {value}" for name, value in message.items()]
-    return "\n".join([*envelope, *headers, str(message.body())])
+    return "\n".join([*envelope, *headers, message.text, message.html or ""])
 
 
 # -- Jinja2

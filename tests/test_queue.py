@@ -205,9 +205,10 @@ def test_the_envelope_comes_back(waiting: Queue) -> None:
 def test_the_envelope_holds_this_deliverys_recipient_alone(waiting: Queue) -> None:
     message = request(to=["b@example.com", "c@example.com"])
     message.recipient = "c@example.com"
-    found = waiting.envelope(waiting.push(message))
-    assert found is not None
-    assert found["rcpt_tos"] == ["c@example.com"]
+    with Delivery(MemoryStorage(), recipient="c@example.com"):
+        key = waiting.push(message)
+        other = waiting.push(request(to=["x@example.com", "y@example.com"]))
+    assert [(waiting.envelope(each) or {})["rcpt_tos"] for each in (key, other)] == [["c@example.com"], ["x@example.com", "y@example.com"]]
 
 
 def test_what_is_given_wins_over_the_requests_own(waiting: Queue) -> None:
