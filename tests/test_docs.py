@@ -1,0 +1,106 @@
+"""The pages say what is so: links lead somewhere, commands exist, and the README's example runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lamson import commands
+from tests.project import Project
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+#: What the README's example takes for granted: a model, and a template.
+MODEL = '''\
+"""What this application keeps."""
+
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Ticket(Base):
+    __tablename__ = "ticket"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    subject: Mapped[str]
+'''
+OPENED = "From: support@{{ host }}\nTo: {{ message.route_from }}\nSubject: Re: {{ ticket.subject }}\n\nWe have it.\n"
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    """The code blocks of a page that are of this language; "" for those that name none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return (block for name, block in found if name == language)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [target for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")) if ":" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def lines_with_lamson(page: Path) -> list[list[str]]:
+    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if re.match(r"lamson [a-z]", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_the_pages_exist(page: Path) -> None:
+    for verb, *words in lines_with_lamson(page):
+        assert verb in commands.COMMANDS, f"lamson {verb}"
+        command = commands.lamson.get_command(commands.lamson.make_context("lamson", ["help"]), verb)
+        assert command is not None
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert [word for word in words if word.startswith("-") and word not in known] == [], f"lamson {verb}"
+
+
+def test_the_two_commands_come_before_anything_else_to_be_typed() -> None:
+    first = next(blocks(ROOT / "README.md", ""))
+    assert [line.split()[0] for line in first.splitlines()] == ["./demo", "./check"]
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    (example,) = blocks(ROOT / "README.md", "python")
+    path = re.match(r"# (\S+)\n", example)
+    assert path
+    project.write(path.group(1), example)
+    project.write("app/model/__init__.py", MODEL)
+    project.write("app/templates/opened.msg", OPENED)
+    project.edit("config/settings.py", "app.handlers.sample", "app.handlers.support")
+    create = "from app.model import Base\nBase.metadata.create_all(settings.database.engine)\n"
+    project.edit("config/boot.py", "Router.load(", f"{create}Router.load(")
+    project.start_log()
+    try:
+        project.start()
+        machine, ann = "app.handlers.support", "ann@example.com"
+        project.send(ann, "support@test.com", subject="Help")
+        (answer,) = project.messages("run/queue", 1)
+        assert answer["Subject"] == "Re: Help"
+        assert project.states() == {(machine, ann): "OPEN"}
+        project.send(ann, "support@test.com", body="More of it.")
+        assert "More of it.\r\n" in [message.body() for message in project.messages("run/queue", 2)]
+        project.send(ann, "support-close@test.com")
+        assert project.states()[machine, ann] == "START"
+        assert project.reasons() == []
+    finally:
+        project.stop()
+
+
+def test_python_that_the_pages_ask_for_is_what_the_package_asks_for() -> None:
+    """README, CONTRIBUTING, scripts and pyproject.toml name one version."""
+    asked = re.search(r'requires-python = ">=(\d+\.\d+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert asked
+    for name in ("README.md", "CONTRIBUTING.md", "demo", "check", "scripts/setup.sh"):
+        assert f"Python {asked.group(1)} or newer" in (ROOT / name).read_text("utf-8"), name
+    assert sys.version_info >= tuple(map(int, asked.group(1).split(".")))
