@@ -60,7 +60,7 @@ def render(variables: Mapping[str, Any], template: str) -> str:
 
 
 @overload
-def respond(template: str, variables: Mapping[str, Any], /, *, Html: str | None = None, **headers: Any) -> MailResponse: ...
+def respond(variables: str, Body: Mapping[str, Any], Html: str | None = None, **headers: Any) -> MailResponse: ...  # template, variables
 
 
 @overload
@@ -75,15 +75,16 @@ def respond(variables: Any, Body: Any = None, Html: str | None = None, **headers
     `%(name)s` is filled from the variables, once; one that a stranger wrote, because it also stands in `variables["message"]`, is left.
     Raises ViewError that names the template and what is wrong with it.
     """
+    own_headers: dict[str, str] = {}
+    body: str | None = None
     if isinstance(variables, str):
         template, variables = variables, _mapping(Body)
         own_headers, body = _render_parts(template, variables)
-    else:
-        variables = _mapping(variables)
-        own_headers, body = {}, None if Body is None else render(variables, Body)
+    elif Body is not None:
+        body = render(_mapping(variables), Body)
     if body is None and Html is None:
         raise TypeError("respond() needs a template: respond('confirm.msg', locals()) or respond(locals(), 'confirm.msg', From=..., ...).")
-    msg = MailResponse(Body=body, Html=None if Html is None else render(variables, Html))
+    msg = MailResponse(Body=body, Html=None if Html is None else render(_mapping(variables), Html))
     for name, value in [*own_headers.items(), *_filled(headers, variables).items()]:
         msg[name] = value
     return msg

@@ -14,7 +14,7 @@ import pytest
 
 from lamson import testing
 from lamson.errors import SMTPError
-from lamson.mail import MailRequest, MailResponse
+from lamson.mail import MailResponse
 from lamson.queue import Queue
 from lamson.relay import QueueRelay
 from lamson.routing import Router, RoutingBase
