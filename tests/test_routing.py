@@ -65,7 +65,7 @@ def test_a_conversation_moves_from_state_to_state(router: RoutingBase, machine: 
 
 
 def test_the_whole_address_is_matched_ignoring_case(router: RoutingBase, machine: dict[str, Any]) -> None:
-    assert [m.captures for m in router.match("LIST@Test.Com")] == [{"name": "LIST", "host": "Test.Com"}]
+    assert [m.captures for m in router.match("LIST@Test.Com")] == [{"name": "LIST", "host": "Test.Com"}] * 2
     assert router.match("list@test.com.evil") == []
     assert router.match("x list@test.com") == []
     assert router.match("list@test.com\n") == []
@@ -75,7 +75,8 @@ def test_an_address_longer_than_any_can_be_matches_nothing(router: RoutingBase) 
     @router.route(".+")
     def START(message: Any) -> None: ...
 
-    assert router.match("a" * 312 + "@ex.org") == [] != router.match("a" * 310 + "@ex.org")
+    assert router.match("a" * 313 + "@ex.org")
+    assert not router.match("a" * 314 + "@ex.org")
 
 
 def test_defaults_may_come_after_the_route(router: RoutingBase) -> None:
