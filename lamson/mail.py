@@ -1,0 +1,396 @@
+"""Messages: `MailRequest` is what came, `MailResponse` is what one writes.
+
+A `MailRequest` keeps the bytes that were received. Untouched it gives them back byte for byte; setting or deleting one header changes that
+header's lines and nothing else. It is read as it is asked for, and no bytes make reading raise. A `MailResponse` is written in canonical
+form when it is rendered, and keeps the Date and Message-ID it got then.
+
+The receiver makes a MailRequest for each delivery, the handler reads it; view and handlers make MailResponses, the relay renders them. This
+module knows neither routes nor relays.
+"""
+
+from __future__ import annotations
+
+import email.message
+import email.utils
+import html
+import mimetypes
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamson import address, encoding
+from lamson.bounce import BounceAnalyzer, detect
+from lamson.encoding import HeaderMapping, Headers, MailBase
+from lamson.errors import AddressError
+
+#: Headers of blind copies: kept by a MailResponse for `recipients()`, never rendered (RFC 5322 §3.6.3).
+BLIND = ("Bcc", "Resent-Bcc")
+
+_RECIPIENT_HEADERS = ("To", "Cc", "Bcc")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with a message. `name` is the sender's text, not a safe path; `data` is decoded; `content_id` "" means none."""
+
+    name: str | None
+    type: str
+    data: bytes
+    inline: bool
+    content_id: str
+
+
+class MailRequest(HeaderMapping):
+    """A message as it was received, for one delivery.
+
+    `Peer`, `From`, `To`, `Data` stay as given: the client, the envelope's reverse-path ("" or "<>" the null sender, None unknown) and
+    recipients (text, a list, or None unknown), and the message (`original`). Data that is str is taken as UTF-8, with surrogate escapes for
+    octets that are none; its 8-bit text is then read as UTF-8 first, whatever charset it declares.
+    """
+
+    def __init__(
+        self, Peer: Any = None, From: str | None = None, To: str | Iterable[str] | None = None, Data: str | bytes | None = None
+    ) -> None:
+        self.Peer = Peer
+        self.From = From
+        self.To = To
+        if not isinstance(Data, (str, bytes, type(None))):
+            raise TypeError(f"MailRequest takes Data as str or bytes, not {type(Data).__name__}.")
+        self.original: str | bytes = b"" if Data is None else Data
+        self.raw: bytes = encoding.as_bytes(self.original)
+        self._recipient: str | None = None
+        self._base: MailBase | None = None
+        self._bounce: BounceAnalyzer | None = None
+
+    # -- the envelope
+
+    @property
+    def route_to(self) -> list[str]:
+        """The recipients: normalised bare addresses in order, without duplicates. From the To headers where the envelope is unknown."""
+        if self.To is not None:
+            return address.bare_addresses(self.To)
+        return address.bare_addresses(self.base.headers.raw_texts("To"))
+
+    @property
+    def route_from(self) -> str | None:
+        """The sender: one normalised bare address, "" for the null sender, None when neither envelope nor From header has one."""
+        return address.bare_address(self.From if self.From is not None else self.base.headers.raw_text("From") or [])
+
+    @property
+    def recipient(self) -> str | None:
+        """Whom this delivery is for; outside a delivery the first recipient, None when there is none."""
+        return self._recipient if self._recipient is not None else next(iter(self.route_to), None)
+
+    @recipient.setter
+    def recipient(self, recipient: str | None) -> None:
+        self._recipient = recipient
+
+    def copy(self) -> MailRequest:
+        """A fresh message over the same bytes, without what was changed in this one. The bytes are shared, and the cut header lines."""
+        fresh = MailRequest(self.Peer, self.From, self.To, self.original)
+        fresh.raw = self.raw
+        fresh._recipient = self._recipient
+        fresh._base = self._base.fresh() if self._base is not None else None
+        return fresh
+
+    # -- the message
+
+    @property
+    def base(self) -> MailBase:
+        """The message as a tree of parts. Its headers are this message's."""
+        if self._base is None:
+            self._base = encoding.parse(self.raw, encoding.Reading(utf8_first=isinstance(self.original, str)))
+        return self._base
+
+    @property
+    def headers(self) -> Headers:
+        """The headers, decoded when asked for."""
+        return self.base.headers
+
+    @property
+    def defects(self) -> list[str]:
+        """What had to be repaired in what was read so far, in words."""
+        return self.base.reading.defects
+
+    def __bytes__(self) -> bytes:
+        """What was received, byte for byte, but for the headers that were set or deleted since."""
+        if self._base is None or not self._base.headers.touched:
+            return self.raw
+        return self._base.rebuilt(self.raw)
+
+    def __str__(self) -> str:
+        """The same as text: octets that are not UTF-8 are surrogate escapes, so that nothing is lost."""
+        return bytes(self).decode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return f"<MailRequest from {self.route_from!r} to {self.route_to!r}, {len(self.raw)} octets>"
+
+    def to_message(self) -> email.message.Message:
+        """The message as the standard library's, headers and bodies as they came."""
+        return encoding.standard_message(self.base)
+
+    def all_parts(self) -> list[MailBase]:
+        """The parts of a multipart message, in order; their own parts are in them. Empty for any other message."""
+        return self.base.parts
+
+    def walk(self) -> Iterator[MailBase]:
+        """All parts, each before its own parts."""
+        return self.base.walk()
+
+    # -- what a person reads
+
+    def body(self) -> str | bytes | None:
+        """The readable text: the plain text, else what the HTML says, else the first part's body."""
+        part = _readable(self.base, "text/plain") or _readable(self.base, "text/html")
+        if part is not None:
+            text = part.body
+            return _html_text(text) if part.content_type == "text/html" and isinstance(text, str) else text
+        return next((leaf.body for leaf in _leaves(self.base)), None)
+
+    @property
+    def text(self) -> str:
+        """The readable text; "" when there is none."""
+        body = self.body()
+        return body if isinstance(body, str) else ""
+
+    @property
+    def html(self) -> str | None:
+        """The HTML as it was written; None when there is none."""
+        part = _readable(self.base, "text/html")
+        return part.body if part is not None and isinstance(part.body, str) else None
+
+    @property
+    def attachments(self) -> list[Attachment]:
+        """Every part that is neither `text` nor `html`, in order."""
+        shown = (_readable(self.base, "text/plain"), _readable(self.base, "text/html"))
+        return [_attachment(part) for part in _leaves(self.base) if part not in shown]
+
+    # -- what kind of mail it is
+
+    @property
+    def bounce(self) -> BounceAnalyzer:
+        """What this says as a delivery report, analysed once."""
+        if self._bounce is None:
+            self._bounce = detect(self)
+        return self._bounce
+
+    def is_bounce(self, threshold: float = 0.3) -> bool:
+        """It is probably a bounce: its score, 0 to 1, is over the threshold."""
+        return self.bounce.probable(threshold)
+
+    def is_automatic(self) -> bool:
+        """No person wrote this to us: it must not be answered automatically (RFC 3834 §2). So is mail of lists and the null sender."""
+        if self.From is not None and address.bare_address(self.From) == address.NULL:
+            return True
+        return _is_automatic(self.base)
+
+
+_AUTOMATIC_PRECEDENCES = {"bulk", "junk", "list", "auto_reply"}
+_AUTOMATIC_HEADERS = ("List-Id", "List-Post", "List-Unsubscribe", "X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress")
+
+
+def _is_automatic(base: MailBase) -> bool:
+    submitted = (base.get("Auto-Submitted") or "no").partition(";")[0].strip().lower()
+    if submitted != "no":
+        return True
+    if (base.get("Precedence") or "").lower() in _AUTOMATIC_PRECEDENCES:
+        return True
+    if "".join((base.get("Return-Path") or "-").split()) == "<>":
+        return True
+    return base.content_type == "multipart/report" or any(name in base for name in _AUTOMATIC_HEADERS)
+
+
+def _leaves(part: MailBase) -> Iterator[MailBase]:
+    """The parts of this message that have a body; an enclosed message is one, its parts are its own."""
+    if not part.parts or part.content_type.startswith("message/"):
+        yield part
+        return
+    for child in part.parts:
+        yield from _leaves(child)
+
+
+def _readable(base: MailBase, kind: str) -> MailBase | None:
+    """The first part of that type that is no attachment."""
+    return next((part for part in _leaves(base) if part.content_type == kind and part.disposition != "attachment"), None)
+
+
+def _attachment(part: MailBase) -> Attachment:
+    content_id = (part.get("Content-ID") or "").strip("<> ")
+    return Attachment(part.filename, part.content_type, part.data, part.disposition == "inline", content_id)
+
+
+_HTML_SKIP = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style|head|title)\b[^<>]*+>.*?(?:</\1\s*+>|\Z)", re.DOTALL | re.IGNORECASE)
+_HTML_BREAK = re.compile(r"<(?:br|/?p|/?div|/tr|/h[1-6]|/?ul|/?ol|/li|/?blockquote|/?table|hr)\b[^<>]*+>", re.IGNORECASE)
+_HTML_TAG = re.compile(r"<[a-zA-Z/!?][^<>]*+>")
+
+
+def _html_text(source: str) -> str:
+    """What HTML says, roughly: tags go, blocks become lines, entities characters."""
+    text = " ".join(_HTML_SKIP.sub(" ", source).split())
+    lines = html.unescape(_HTML_TAG.sub("", _HTML_BREAK.sub("\n", text))).replace("\xa0", " ").split("\n")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(" ".join(line.split()) for line in lines)).strip()
+
+
+class MailResponse(HeaderMapping):
+    """A message that one writes.
+
+    `To` may be a list or comma-separated text. `Body` is plain text, `Html` HTML; either may be None. Its mapping is its headers, which
+    never take a line end: CR, LF and the like become a space. `bytes()` is what is sent.
+    """
+
+    def __init__(
+        self,
+        To: str | Iterable[str] | None = None,
+        From: str | None = None,
+        Subject: str | None = None,
+        Body: str | None = None,
+        Html: str | None = None,
+    ) -> None:
+        self.Body = Body
+        self.Html = Html
+        self.attachments: list[dict[str, Any]] = []
+        self._headers = Headers()
+        self.update({name: value for name, value in (("To", To), ("From", From), ("Subject", Subject)) if value is not None})
+
+    @property
+    def headers(self) -> Headers:
+        """The headers that were set."""
+        return self._headers
+
+    def update(self, mapping: Mapping[str, object]) -> None:
+        """Sets all of these headers."""
+        for name, value in mapping.items():
+            self.headers[name] = value
+
+    def recipients(self) -> list[str]:
+        """Whom it goes to: the bare addresses of To, Cc and Bcc, in order, without duplicates."""
+        return address.bare_addresses([text for name in _RECIPIENT_HEADERS for text in self.get_all(name)])
+
+    # -- attachments
+
+    def attach(
+        self,
+        filename: str | os.PathLike[str] | None = None,
+        content_type: str | None = None,
+        data: str | bytes | None = None,
+        disposition: str | None = None,
+    ) -> None:
+        """Adds a file: what is given as `data`, or what stands in `filename` when the message is rendered.
+
+        Without `content_type` the file's ending tells it. `disposition` is `attachment` unless said otherwise. `TypeError` or `ValueError`
+        when that is not enough to go by.
+        """
+        if data is None and filename is None:
+            raise TypeError("attach() needs data, or the filename of a file to read it from.")
+        if not isinstance(data, (str, bytes, type(None))):
+            raise TypeError(f"attach() takes data as str or bytes, not {type(data).__name__}.")
+        if data is None and filename is not None and not Path(filename).is_file():
+            raise ValueError(f"There is no file {os.fspath(filename)!r} to attach: give an existing file, or data.")
+        kind = content_type or (mimetypes.guess_type(os.fspath(filename))[0] if filename is not None else None)
+        if kind is None and data is not None and filename is None:
+            raise TypeError("attach() needs a content_type, such as text/plain, for data without a filename.")
+        kind = kind or "application/octet-stream"
+        encoding.made(b"", kind)  # a type that is none is refused here, not when the message is sent
+        self.attachments.append({"filename": filename, "content_type": kind, "data": data, "disposition": disposition, "part": None})
+
+    def attach_part(self, part: MailBase) -> None:
+        """Adds a part of another message as it is."""
+        if not isinstance(part, MailBase):
+            raise TypeError("attach_part() takes a part of a message, such as one of request.all_parts().")
+        self.attachments.append({"filename": None, "content_type": None, "data": None, "disposition": None, "part": part})
+
+    def attach_all_parts(self, request: MailRequest) -> None:
+        """Adds all parts of a received message; one that has none is added whole, without its headers."""
+        for part in request.all_parts() or [_content_of(request.base)]:
+            self.attach_part(part)
+
+    def clear(self) -> None:
+        """Removes attachments, Body and Html; the headers stay."""
+        self.attachments.clear()
+        self.Body = self.Html = None
+
+    # -- rendering
+
+    def __bytes__(self) -> bytes:
+        """The canonical form with CRLF, for the wire. Bcc is left out; Date and Message-ID are added when missing, and stay.
+
+        Raises `EncodingError` for text that cannot be written, `OSError` for a file that cannot be read.
+        """
+        self._complete()
+        return encoding.to_bytes(self.base, leave_out=BLIND)
+
+    def __str__(self) -> str:
+        """The same as text with LF line ends."""
+        return bytes(self).decode("utf-8").replace("\r\n", "\n")
+
+    def __repr__(self) -> str:
+        return f"<MailResponse to {self.get('To')!r}, subject {self.get('Subject')!r}>"
+
+    def to_message(self) -> email.message.Message:
+        """The same as the standard library's message."""
+        return encoding.standard_message(encoding.parse(bytes(self)))
+
+    def _complete(self) -> None:
+        """RFC 5322 §3.6: Date is required, Message-ID should be there."""
+        if "Date" not in self.headers:
+            self.headers["Date"] = email.utils.formatdate(localtime=True)
+        if "Message-ID" not in self.headers:
+            self.headers["Message-ID"] = _new_message_id(self.get("From"))
+
+    @property
+    def base(self) -> MailBase:
+        """The message as a tree of parts, made anew each time. Files are read now."""
+        parts = [_attached(attachment) for attachment in self.attachments]
+        content = self._content(alone=not parts)
+        if not parts:
+            return content
+        whole = MailBase(headers=self.headers)
+        whole.content_encoding["Content-Type"] = ("multipart/mixed", {})
+        for part in ([content] if self.Body is not None or self.Html is not None else []) + parts:
+            whole.attach_part(part)
+        return whole
+
+    def _content(self, alone: bool) -> MailBase:
+        """Body and Html: one of them, or both as alternatives (RFC 2046 §5.1.4). `alone`: it is the whole message."""
+        content = MailBase(headers=self.headers if alone else None)
+        if self.Body is None or self.Html is None:
+            content.body = self.Html if self.Body is None else self.Body
+            content.default_type = "text/plain" if self.Html is None else "text/html"
+            return content
+        content.content_encoding["Content-Type"] = ("multipart/alternative", {})
+        content.attach_text(self.Body, "text/plain")
+        content.attach_text(self.Html, "text/html")
+        return content
+
+
+def _new_message_id(sender: str | None) -> str:
+    """RFC 5322 §3.6.4: unique, on the right the domain that answers for it: the sender's."""
+    domain = address.domain_of(address.bare_address(sender) or "")
+    try:
+        domain = address.to_ascii_domain(f"@{domain}")[1:]
+    except AddressError:
+        domain = ""
+    return f"<{time.time_ns():x}.{os.urandom(8).hex()}@{domain or 'localhost'}>"
+
+
+def _attached(attachment: Mapping[str, Any]) -> MailBase:
+    part: MailBase | None = attachment["part"]
+    if part is not None:
+        return part
+    filename, data, kind = attachment["filename"], attachment["data"], attachment["content_type"]
+    if data is None:
+        data = Path(filename).read_bytes()
+    name = os.path.basename(os.fspath(filename)) if filename is not None else None
+    return encoding.made(data, kind, attachment["disposition"] or "attachment", name)
+
+
+def _content_of(base: MailBase) -> MailBase:
+    """The body of a message without parts, as a part."""
+    part = MailBase()
+    part.content_encoding.update(base.content_encoding)
+    part.body = base.body
+    return part
