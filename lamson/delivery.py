@@ -75,6 +75,7 @@ class Delivery:
         self.sender = sender
         self.message: Any = None  # the MailRequest of this run
         self.states: dict[Conversation, str] = {}
+        self.known: dict[Conversation, str] = {}  # as read when first asked
         self.mail: list[tuple[Carrier, Outgoing]] = []
         self.pushes: list[HeldPush] = []
         self.calls: list[Callable[[], object]] = []
@@ -85,8 +86,12 @@ class Delivery:
 
     def get_state(self, key: str, sender: str) -> str:
         """The state as this delivery sees it: its own move, else what is kept."""
-        held = self.states.get((key, sender))
-        return held if held is not None else self.read_state(key, sender)
+        conversation = (key, sender)
+        if conversation in self.states:
+            return self.states[conversation]
+        if conversation not in self.known:
+            self.known[conversation] = self.read_state(key, sender)
+        return self.known[conversation]
 
     def set_state(self, key: str, sender: str, state: str) -> None:
         """Holds a move of state."""
