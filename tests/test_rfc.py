@@ -10,17 +10,22 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The one form: `RFC 5321 §4.5.2`, or the number alone.
 MENTION = re.compile(r"RFC (\d{3,4})\b( §(?:\d+(?:\.\d+)*|[A-Z]\b))?")
 #: Anything that means an RFC and is written otherwise.
-OTHER_FORM = re.compile(r"(?i:\brfc)(?! \d)-?_?\d{3,4}|\brfc \d|RFC \d+,? (?i:section|sec\.|chapter)|RFC \d+ §\s")
+OTHER_FORM = re.compile(r"(?i:\brfc)[-_]?(?!822)\d{3,4}|\brfc \d|RFC \d+,? (?i:section|sec\.|chapter)|RFC \d+ §\s")
+
+
+def rows() -> dict[tuple[str, ...], str]:
+    """The RFCs of each row (a row may name an older one beside) -> yes, partial or no."""
+    found = {}
+    for line in (ROOT / "docs" / "rfc.md").read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if re.match(r"\| RFC \d", line):
+            found[tuple(re.findall(r"RFC (\d+)", cells[0]))] = cells[2]
+    return found
 
 
 def table() -> dict[str, str]:
     """RFC number -> yes, partial or no."""
-    found = {}
-    for line in (ROOT / "docs" / "rfc.md").read_text("utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| RFC ") and cells[0] != "RFC":
-            found |= dict.fromkeys(re.findall(r"RFC (\d+)", cells[0]), cells[2])
-    return found
+    return {number: how_far for numbers, how_far in rows().items() for number in numbers}
 
 
 def sources() -> dict[str, str]:
@@ -52,7 +57,9 @@ def test_what_the_code_cites_is_not_said_to_be_absent() -> None:
 
 def test_what_is_claimed_is_cited() -> None:
     claimed = {number for number, how_far in table().items() if how_far != "no"}
-    assert claimed - cited("\n".join(sources().values())) == set(), "claimed in docs/rfc.md, and no line of lamson/ cites a section of it"
+    everything = "\n".join(sources().values())
+    unanswered = [row for row in rows() if claimed >= set(row) and not mentioned(everything) & set(row)]
+    assert unanswered == [], "claimed in docs/rfc.md, and no line of lamson/ cites it"
 
 
 def test_rfcs_are_cited_in_one_form() -> None:
