@@ -33,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "blast": ("blast", "Sends every message of a Maildir as it is."),
     "cleanse": ("cleanse", "Writes a mailbox anew in canonical form."),
     "web": ("web", "Serves the files of a directory over HTTP."),
+    "states": ("states", "Shows who is in which state, and moves people to another."),
+    "db": ("db", "Says which version the database's tables have, and upgrades them."),
+    "outbox": ("outbox", "Shows what waits to be sent, since when and why, and changes that."),
     "version": ("version", "Says which Lamson this is, on which Python, under which licence."),
 }
 

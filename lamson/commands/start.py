@@ -11,8 +11,9 @@ import click
 import jinja2
 
 from lamson import config, routing, view
-from lamson.commands import daemon
+from lamson.commands import daemon, states
 from lamson.commands.style import command, option
+from lamson.database import Database
 from lamson.errors import ConfigError
 
 log = logging.getLogger("lamson.start")
@@ -48,7 +49,7 @@ def load(boot: str) -> Any:
     if not hasattr(settings, "receiver"):
         raise ConfigError(f"{boot} sets no settings.receiver, so nothing would take mail. Write: settings.receiver = SMTPReceiver(**...)")
     check_templates()
-    routing.Router.routes  # noqa: B018  # compiled here: a wrong route is told
+    warn_of_lost_states(settings, routing.Router.routes)  # compiled here, so a wrong route is told
     return settings
 
 
@@ -58,6 +59,15 @@ def check_templates() -> None:
     if isinstance(loader, jinja2.FileSystemLoader) and not any(map(os.path.isdir, loader.searchpath)):
         missing = ", ".join(map(os.path.abspath, loader.searchpath))
         raise ConfigError(f"The templates' directory is missing: {missing}. Make it, or correct template_config in config/settings.py")
+
+
+def warn_of_lost_states(settings: Any, routes: tuple[routing.Route, ...]) -> None:
+    """Says which kept states name no function any more: their senders' mail would be undeliverable."""
+    if isinstance(getattr(settings, "database", None), Database):
+        known = [(route.module, route.name) for route in routes]
+        for machine, state, senders in states.lost(settings.database, known):
+            remedy = f"If it was renamed: lamson states -move {machine}.{state} NEW"
+            log.warning("%d senders are in the state %s of %s, which is no function there. %s", senders, state, machine, remedy)
 
 
 def bind_receiver() -> dict[tuple[str, int], socket.socket]:
