@@ -63,8 +63,9 @@ def test_a_python_without_venv_names_the_package(script: str, machine: Path) -> 
 def test_a_newer_python_beside_an_old_one_is_found(machine: Path) -> None:
     program(machine / "python3", "exit 1")
     program(machine / "python3.12", f'exec {sys.executable} "$@"')
-    ran = subprocess.run(["sh", "-c", ". scripts/setup.sh; find_python"], cwd=ROOT, env={"PATH": str(machine)}, capture_output=True, text=True)
-    assert ran.stdout.strip() == str(machine / "python3.12")
+    find = ["sh", "-c", ". scripts/setup.sh; find_python"]
+    found = subprocess.check_output(find, cwd=ROOT, env={"PATH": str(machine)}, text=True)
+    assert found.strip() == str(machine / "python3.12")
 
 
 def test_the_named_python_is_taken(machine: Path) -> None:
