@@ -1,0 +1,1 @@
+"""SMTP conversations as text, and the player that holds them against a session or a port."""
