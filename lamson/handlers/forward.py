@@ -18,4 +18,4 @@ from lamson.routing import route, stateless
 def START(message: Any, to: str, host: str) -> None:
     """Relays it to this delivery's recipient, from its own sender."""
     relay = importlib.import_module("config.settings").relay
-    relay.deliver(message, To=message.recipient, From=message.From)
+    relay.deliver(message)
