@@ -78,7 +78,7 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     project.write("app/model/__init__.py", MODEL)
     project.write("app/templates/opened.msg", OPENED)
     project.edit("config/settings.py", "app.handlers.sample", "app.handlers.support")
-    create = "from app.model import Base\nBase.metadata.create_all(settings.database.engine)\n"
+    create = "from app.model import Base\nsettings.database.create_all(Base.metadata)\n"
     project.edit("config/boot.py", "Router.load(", f"{create}Router.load(")
     project.start_log()
     try:
