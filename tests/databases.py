@@ -1,11 +1,13 @@
-"""The three databases that Lamson runs on, for tests: SQLite in a file, and scratch databases on local PostgreSQL and MariaDB servers.
+"""The three databases that Lamson runs on, for tests: SQLite in a file, and scratch databases on servers of the tests' own.
 
-`LAMSON_POSTGRESQL` and `LAMSON_MARIADB` hold the URLs of servers where a database may be made; without them the usual local ones
-are tried. Where there is none, the test is skipped with the reason; in CI that is a failure.
+`LAMSON_POSTGRESQL` and `LAMSON_MARIADB` may hold the URL of a server to use instead. Where there is neither a URL nor the server's
+programs, the test is skipped with the reason; in CI that is a failure.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,12 +19,10 @@ import pytest
 import sqlalchemy as sa
 
 from lamson.database import Database, configure_database
+from tests import servers
 
 KINDS = ("sqlite", "postgresql", "mariadb")
-_SERVERS = {
-    "postgresql": ("LAMSON_POSTGRESQL", ("postgresql+psycopg://postgres@127.0.0.1:5432/postgres",)),
-    "mariadb": ("LAMSON_MARIADB", ("mysql+pymysql://root@127.0.0.1:3306/test", "mysql+pymysql://root@127.0.0.1:3306/mysql")),
-}
+_SERVERS: dict[str, type[servers.Server]] = {"postgresql": servers.PostgreSQL, "mariadb": servers.MariaDB}
 
 
 @contextmanager
@@ -31,10 +31,8 @@ def scratch(kind: str, folder: Path) -> Iterator[str]:
     if kind == "sqlite":
         yield f"sqlite:///{folder}/lamson.db"
         return
-    server = _server(kind)
+    server = server_url(kind)
     name = f"lamson_{secrets.token_hex(6)}"
-    if kind == "mariadb":
-        _execute(server, "SET GLOBAL max_allowed_packet = 67108864")  # its default is too small for mail, as the start would say
     _execute(server, f"CREATE DATABASE {name}")
     try:
         yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
@@ -54,17 +52,24 @@ def opened(kind: str, folder: Path, **options: Any) -> Iterator[Database]:
             database.dispose()
 
 
-def _server(kind: str) -> str:
-    variable, usual = _SERVERS[kind]
-    why = "none was tried"
-    for url in (os.environ[variable],) if variable in os.environ else usual:
-        try:
-            _execute(url, "SELECT 1")
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
-            why = str(error).split("\n")[0]
-        else:
-            return url
-    (pytest.fail if "LAMSON_CI" in os.environ else pytest.skip)(f"needs a {kind} server (set {variable}): {why}")
+@functools.cache
+def server_url(kind: str) -> str:
+    """The server for this run of the tests, started when first asked for."""
+    given = os.environ.get(f"LAMSON_{kind.upper()}")
+    if given:
+        return given
+    server = make_server(kind)
+    atexit.register(server.remove)
+    server.start()
+    return server.url
+
+
+def make_server(kind: str) -> servers.Server:
+    """A server of the test's own, not started yet, to be stopped and killed at will; call `remove` at the end."""
+    try:
+        return _SERVERS[kind]()
+    except servers.NotInstalled as missing:
+        (pytest.fail if "LAMSON_CI" in os.environ else pytest.skip)(f"needs {missing}, which is not installed")
 
 
 def _execute(url: str, statement: str) -> None:
