@@ -14,8 +14,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
@@ -33,8 +34,10 @@ from lamson.status import Reply
 
 log = logging.getLogger("lamson.database")
 
-#: The version of the tables below. Raised with every change to them, and `UPGRADES` says how to get there.
+#: The version of the tables below. Raised with every change to them.
 SCHEMA_VERSION = 1
+#: How to get there: from each older version, the statements that make the next of it.
+UPGRADES: Mapping[int, Sequence[str]] = MappingProxyType({})
 #: A message that a mail server takes may be this long; MariaDB must let it pass in one packet.
 LARGEST_PACKET = 32 * 1024 * 1024
 
@@ -321,6 +324,19 @@ class Database:
             raise DatabaseError(f"the tables of {self.name} are of version {version}, this Lamson needs {SCHEMA_VERSION}: {newer}.")
         if self.engine.dialect.name in ("mysql", "mariadb"):
             self._check_packet()
+
+    def upgrade(self) -> None:
+        """Makes the tables that are missing, and brings those of an older version up to this one. Raises DatabaseError."""
+        version = self.schema_version()
+        while version is not None and version < SCHEMA_VERSION:
+            if version not in UPGRADES:
+                raise DatabaseError(f"the tables of {self.name} are of version {version}, from which nothing leads to {SCHEMA_VERSION}.")
+            with self.connected() as connection:
+                for statement in UPGRADES[version]:
+                    connection.execute(sa.text(statement))
+                version += 1
+                connection.execute(sa.update(Schema).values(version=version))
+        self.create_all()
 
     def _mark(self) -> None:
         with suppress(exc.IntegrityError), self.engine.begin() as connection:  # another process marked it first

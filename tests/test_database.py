@@ -327,6 +327,22 @@ def test_tables_of_another_version_are_refused_with_the_remedy(database: Databas
             database.create_all()
 
 
+def test_older_tables_are_upgraded_step_by_step(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = {1: ("CREATE TABLE lamson_new (a INTEGER)", "INSERT INTO lamson_new VALUES (7)"), 2: ("UPDATE lamson_new SET a = a + 1",)}
+    monkeypatch.setattr("lamson.database.SCHEMA_VERSION", 3)
+    monkeypatch.setattr("lamson.database.UPGRADES", steps)
+    with pytest.raises(DatabaseError, match="lamson db -upgrade"):
+        database.create_all()
+    database.upgrade()
+    assert database.schema_version() == 3
+    with database.connected() as connection:
+        assert connection.execute(sa.text("SELECT a FROM lamson_new")).scalar() == 8
+    database.upgrade()
+    monkeypatch.setattr("lamson.database.SCHEMA_VERSION", 5)
+    with pytest.raises(DatabaseError, match="nothing leads to 5"):
+        database.upgrade()
+
+
 def test_a_database_without_tables_has_no_version(tmp_path: Path) -> None:
     database = configure_database({"url": f"sqlite:///{tmp_path}/new.db"})
     assert database.schema_version() is None
