@@ -18,6 +18,7 @@ import socket
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLContext, create_default_context
 from typing import Self
 
@@ -67,6 +68,7 @@ def extensions(lines: Iterable[str]) -> dict[str, str]:
     return offered
 
 
+@cache
 def own_name() -> str:
     """This machine's full host name; "" when it has none that another server would believe (RFC 5321 §2.3.5)."""
     name = socket.getfqdn()
@@ -163,12 +165,13 @@ class Client:
         try:
             return _Transaction(wire, self.timeouts, self.lmtp, message).run(rcpt_tos)
         except ConnectionLost:
-            self._drop()
+            self.drop()
             if not kept or wire.consents:
                 raise
         return self._send(message, rcpt_tos)
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Closes without a word to the server."""
         if self._wire is not None:
             self._wire.close()
             self._wire = None

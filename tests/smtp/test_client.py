@@ -117,10 +117,16 @@ def test_an_old_server_that_knows_only_helo() -> None:
 
 
 def test_without_a_name_of_its_own_the_client_gives_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getfqdn", lambda: "laptop")
+    monkeypatch.setattr(client_module, "own_name", lambda: "")
     with ScriptedServer() as server:
         assert hand(server, helo=None) == {}
     assert server.commands[0] == "EHLO [127.0.0.1]"
+
+
+@pytest.mark.parametrize(("name", "used"), [("mail.example.org", "mail.example.org"), ("laptop", ""), ("bad name.example.org", "")])
+def test_a_name_that_servers_believe(monkeypatch: pytest.MonkeyPatch, name: str, used: str) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: name)
+    assert client_module.own_name.__wrapped__() == used
 
 
 def test_a_server_on_a_unix_socket(tmp_path: Path) -> None:
