@@ -42,13 +42,16 @@ def send(
     """Sends one test message and shows the SMTP talk."""
     if ssl and (starttls or lmtp):
         raise click.UsageError("-ssl goes neither with -starttls nor with -lmtp.", click.get_current_context())
+    mail_from, recipients = one_address(sender), sending.addresses([to])
+    if not recipients:
+        raise no_address("-to", to)
     data = message(sender, to, subject, body, attach)
     if debug:
         click.echo(data.replace(b"\r\n", b"\n"), err=True)
     client = Client(host, port, ssl=ssl, starttls=starttls, lmtp=lmtp, username=username, password=password, talk=sending.show)
     with client:
         client.open()
-        failed = client.send(one_address(sender), sending.addresses([to]), data)
+        failed = client.send(mail_from, recipients, data)
     sending.report(failed)
 
 
@@ -67,5 +70,10 @@ def one_address(text: str) -> str:
     """The bare address of -sender; `<>` is the null sender."""
     found = sending.addresses([text])
     if not found and text.strip() not in ("", "<>"):
-        raise click.BadParameter(f"{text!r} is no address.", click.get_current_context(), param_hint="-sender")
+        raise no_address("-sender", text)
     return found[0] if found else ""
+
+
+def no_address(option: str, text: str) -> click.UsageError:
+    """What to say of an option that should be an address."""
+    return click.BadParameter(f"{text!r} is no address.", click.get_current_context(), param_hint=option)

@@ -107,7 +107,7 @@ def read_option(wanted: Wanted, word: str, words: Iterator[str], ctx: click.Cont
     elif word in IGNORED_WITH_VALUE:
         value_of(word, words, ctx)
     elif word[:2] not in ("-o", *IGNORED_WITH_VALUE) and word not in IGNORED:
-        raise click.UsageError(f"No such option {word!r}.", ctx)
+        raise click.UsageError(f"There is no option {word}.", ctx)
 
 
 def value_of(word: str, words: Iterator[str], ctx: click.Context) -> str:

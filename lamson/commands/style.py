@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import keyword
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,17 +29,23 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command that names an unknown option as it was written."""
+    """A command that names an unknown option as it was written, and one that comes near."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            words = [word.split("=")[0] for word in given if word.startswith(error.option_name)]
-            known = {"-" + word.lstrip("-") for option in self.params for word in option.opts}
-            near = [word for word in known if words and word.lower() == "-" + words[0].lstrip("-").lower()]
-            raise click.NoSuchOption(words[0] if words else error.option_name, possibilities=near or error.possibilities, ctx=ctx) from None
+            written = [word.partition("=")[0] for word in given if word.startswith(error.option_name)]
+            raise click.UsageError(self._unknown(written[0] if written else error.option_name), ctx) from None
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+    def _unknown(self, word: str) -> str:
+        known = {option.opts[0].lower(): option.opts[0] for option in self.params}
+        near = difflib.get_close_matches(f"-{word.lstrip('-').lower()}", known, n=1)
+        return f"There is no option {word}." + (f" Did you mean {known[near[0]]}?" if near else "")
 
 
 def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:

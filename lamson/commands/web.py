@@ -19,12 +19,14 @@ class FilesBelow(SimpleHTTPRequestHandler):
     """Serves what lies below its directory, also when a symbolic link there leads elsewhere."""
 
     def send_head(self) -> io.BytesIO | BinaryIO | None:
-        base = os.path.realpath(self.directory)
-        wanted = os.path.realpath(self.translate_path(self.path))
-        if os.path.commonpath([base, wanted]) != base:
+        if not self._is_below(self.translate_path(self.path)):
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
         return super().send_head()
+
+    def _is_below(self, path: str) -> bool:
+        base = os.path.realpath(self.directory)
+        return "\0" not in path and os.path.commonpath([base, os.path.realpath(path)]) == base
 
 
 @command("web")
