@@ -14,11 +14,12 @@ A transcript is a text file; each line is one step.
     E: <a@b> <c@d> <e@f>     a message was received: its sender, its recipients
     D: Subject: one          and its data: these lines with CRLF; `D-` adds nothing
 
-Escapes in C, S and D: `\r \n \t \0 \\ \xHH`, and `\{x*1000}` for a thousand times `x`; other characters are UTF-8. Rules are the fields of `Rules` with a
-number or yes, and `peer ADDRESS`, `user NAME PASSWORD`, `full` (no room for any message), `tls` (begin with it). The recipient `nobody` is refused
-with 550 and `later` with 451. At the end nothing more was said and no message was received that the transcript does not show.
+Escapes in C, S and D: `\r \n \t \\ \xHH`, and `\{x*1000}` for a thousand times `x`; other characters are UTF-8. Rules are the fields of
+`Rules` with a number or yes, and `peer ADDRESS`, `user NAME PASSWORD`, `full` (no room for any message), `tls` (begin with it). The
+recipient `nobody` is refused with 550 and `later` with 451. At the end nothing more was said, and no message was received that the
+transcript does not show.
 
-Marks for those who play: `= early` (the client speaks before the greeting) and `= haste` (what is sent in one piece has to arrive in one piece).
+Marks for those who play: `= early` (the client speaks before the greeting) and `= haste` (what is sent in one piece has to arrive in one).
 """
 
 from __future__ import annotations
@@ -277,4 +278,6 @@ class _Play:
         assert len(self.script.received) == self.seen, self.at(None, f"messages were received: {self.script.received[self.seen :]}")
 
     def at(self, step: Step | None, what: str) -> str:
-        return f"{self.script.name}:{step.number}: {what}, not {step.kind} {step.text!r}" if step else f"{self.script.name}: at the end {what}"
+        if step is None:
+            return f"{self.script.name}: at the end {what}"
+        return f"{self.script.name}:{step.number}: {what}, not {step.kind} {step.text!r}"

@@ -1,0 +1,470 @@
+"""What transcripts cannot show: the listener's side of a session, its memory, its ends, and faults of what it asks."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lamson.errors import Fault, SMTPError
+from lamson.smtp.session import FIRST_OCTETS, VERBS, Envelope, Rules, Session
+from lamson.status import Reply, reply
+
+TAKEN = [reply(250)]
+MESSAGE = b"Subject: one\r\n\r\ntext\r\n.\r\n"
+
+
+class Meter:
+    """Counts what is in flight; refuses what goes over `room`."""
+
+    def __init__(self, room: int = 10**9) -> None:
+        self.room, self.held = room, 0
+
+    def reserve(self, octets: int) -> bool:
+        fits = self.held + octets <= self.room
+        self.held += octets * fits
+        return fits
+
+    def release(self, octets: int) -> None:
+        self.held -= octets
+        assert self.held >= 0
+
+
+def rules(**others: Any) -> Rules:
+    return Rules("mx.example", **others)
+
+
+def greeted(of: Rules | None = None, peer: str = "192.0.2.1", hello: bytes = b"EHLO") -> Session:
+    session = Session(of or rules(), peer)
+    session.greet()
+    session.feed(hello + b" client.example\r\n")
+    session.take_output()
+    return session
+
+
+def begun(of: Rules | None = None, hello: bytes = b"EHLO", recipients: int = 1) -> Session:
+    """In the middle of DATA."""
+    session = greeted(of, hello=hello)
+    named = b"".join(b"RCPT TO:<r%d@two.example>\r\n" % number for number in range(recipients))
+    session.feed(b"MAIL FROM:<a@one.example>\r\n" + named + b"DATA\r\n")
+    assert b"\r\n354 " in session.take_output()
+    return session
+
+
+def given(session: Session, data: bytes = MESSAGE) -> Envelope:
+    envelope = session.feed(data)
+    assert envelope is not None
+    return envelope
+
+
+def said(session: Session, data: bytes) -> bytes:
+    session.feed(data)
+    return session.take_output()
+
+
+def test_the_envelope() -> None:
+    of = rules(new_id=lambda: "id-1", authenticate=lambda user, password: True)
+    session = Session(of, "127.0.0.1", tls=True)
+    session.greet()
+    plain = base64.b64encode(b"\0joe\0secret")
+    said(session, b"EHLO client.example\r\nAUTH PLAIN " + plain + b"\r\n")
+    said(session, "MAIL FROM:<é@one.example> SMTPUTF8 BODY=8BITMIME\r\nRCPT TO:<b@two.example>\r\nDATA\r\n".encode())
+    assert session.feed(MESSAGE) == Envelope(
+        peer="127.0.0.1",
+        helo="client.example",
+        mail_from="é@one.example",
+        rcpt_tos=("b@two.example",),
+        data=b"Subject: one\r\n\r\ntext\r\n",
+        id="id-1",
+        utf8=True,
+        body="8BITMIME",
+        tls=True,
+        user="joe",
+    )
+
+
+def test_nothing_is_read_while_an_envelope_is_pending() -> None:
+    session = begun()
+    given(session, MESSAGE + b"NOOP\r\n")
+    assert session.pending
+    assert not session.collecting
+    assert session.feed(b"QUIT\r\n") is None
+    assert session.take_output() == b""
+    assert session.answer(TAKEN) is None
+    assert session.take_output() == b"250 2.0.0 OK\r\n250 2.0.0 OK\r\n221 2.0.0 Bye\r\n"
+    assert session.closed
+
+
+def test_the_next_envelope_comes_with_the_answer() -> None:
+    session = greeted()
+    both = b"MAIL FROM:<a@one.example>\r\nRCPT TO:<b@two.example>\r\nBDAT 0 LAST\r\n"
+    first = given(session, both + both.replace(b"a@", b"c@"))
+    second = session.answer(TAKEN)
+    assert first.mail_from == "a@one.example"
+    assert second is not None
+    assert second.mail_from == "c@one.example"
+
+
+def test_what_waits_is_bounded() -> None:
+    session = begun(rules(pipelined=1000))
+    given(session)
+    for _ in range(1000):
+        session.feed(b"NOOP\r\n" * 100)
+        assert len(session._buffer) <= 1000
+    session.answer(TAKEN)
+    assert session.take_output() == b"250 2.0.0 OK\r\n421 4.7.0 Too much was sent before its turn\r\n"
+    assert session.closed
+
+
+def test_flags_tell_where_it_stands() -> None:
+    session = greeted()
+    assert session.between
+    session.feed(b"MAIL FROM:<a@one.example>\r\n")
+    assert not session.between
+    session.feed(b"RCPT TO:<b@two.example>\r\nDATA\r\n")
+    assert session.collecting
+    given(session)
+    assert not session.between
+    session.answer(TAKEN)
+    assert session.between
+    session.feed(b"MAIL FROM:<a@one.example>\r\nRCPT TO:<b@two.example>\r\nBDAT 10\r\nabc")
+    assert session.collecting
+    session.feed(b"defghij")
+    assert not session.collecting
+
+
+def test_a_wrong_number_of_answers_is_an_error() -> None:
+    session = begun()
+    given(session)
+    with pytest.raises(ValueError, match="one answer, not 2"):
+        session.answer(TAKEN * 2)
+    session = begun(rules(lmtp=True), b"LHLO", recipients=2)
+    given(session)
+    with pytest.raises(ValueError):
+        session.answer(TAKEN)
+    assert session.pending
+
+
+# Ends.
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (Session.timed_out, b"421 4.4.2 Nothing came for too long\r\n"),
+        (Session.shut_down, b"421 4.3.2 The server is stopping, try again later\r\n"),
+    ],
+)
+@pytest.mark.parametrize("make", [greeted, begun])
+def test_ends(end: Callable[[Session], None], words: bytes, make: Callable[[], Session]) -> None:
+    session = make()
+    end(session)
+    end(session)
+    assert session.take_output() == words
+    assert session.closed
+    assert not session.collecting
+    assert session.feed(MESSAGE) is None
+    assert session.take_output() == b""
+
+
+def test_a_server_that_stops_before_the_greeting() -> None:
+    session = Session(rules(), "")
+    session.shut_down()
+    session.greet()
+    assert session.take_output().startswith(b"421 4.3.2 ")
+
+
+def test_abandon_answers_each_recipient_and_ignores_the_late_answer() -> None:
+    session = begun(rules(lmtp=True), b"LHLO", recipients=3)
+    given(session)
+    session.abandon()
+    assert session.take_output() == b"451 4.3.2 This took too long, try again later\r\n" * 3
+    assert session.closed
+    assert session.answer(TAKEN * 3) is None
+    assert session.take_output() == b""
+
+
+def test_abandon_after_the_answer_does_nothing() -> None:
+    session = begun()
+    given(session)
+    session.answer(TAKEN)
+    session.abandon()
+    assert not session.closed
+
+
+def test_a_shut_down_answers_what_is_pending() -> None:
+    session = begun(rules(lmtp=True), b"LHLO", recipients=2)
+    given(session)
+    session.shut_down()
+    assert session.take_output().count(b"421 4.3.2 ") == 2
+
+
+def test_the_greeting_follows_no_talk() -> None:
+    session = Session(rules(), "192.0.2.1")
+    session.feed(b"E")
+    session.greet()
+    assert session.take_output() == b"554 The server speaks first\r\n"
+    assert session.closed
+
+
+# TLS.
+
+
+def test_tls_forgets_user_and_name_and_drops_the_buffer() -> None:
+    session = greeted(rules(tls_available=True, authenticate=lambda user, password: True), "127.0.0.1")
+    said(session, b"AUTH PLAIN " + base64.b64encode(b"\0joe\0secret") + b"\r\n")
+    assert session.user == "joe"
+    assert session.feed(b"STARTTLS\r\nMAIL FROM:<evil@one.example>\r\n") is None
+    assert session.wants_tls
+    assert session.take_output() == b"220 2.0.0 Begin TLS\r\n"
+    session.feed(b"MAIL FROM:<evil@one.example>\r\n")
+    session.tls_started()
+    assert (session.user, session.helo, session.tls, session.wants_tls) == (None, "", True, False)
+    assert session.take_output() == b""
+    assert said(session, b"NOOP\r\n") == b"250 2.0.0 OK\r\n"
+
+
+# Authentication.
+
+
+@pytest.mark.parametrize("peer", ["", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_auth_is_offered_on_this_machine(peer: str) -> None:
+    session = Session(rules(authenticate=lambda user, password: True), peer)
+    session.greet()
+    assert b"AUTH PLAIN LOGIN" in said(session, b"EHLO x.example\r\n")
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "unknown", "fe80::1%eth0"])
+def test_auth_is_not_offered_in_the_clear(peer: str) -> None:
+    session = Session(rules(authenticate=lambda user, password: True), peer)
+    session.greet()
+    assert b"AUTH" not in said(session, b"EHLO x.example\r\n")
+    assert said(session, b"AUTH PLAIN\r\n").startswith(b"538 5.7.11 ")
+
+
+@pytest.mark.parametrize("words", [b"\0\0secret", b"\0joe\0", b"other\0joe\0secret"])
+def test_no_user_or_no_password_is_nobody(words: bytes) -> None:
+    session = greeted(rules(authenticate=lambda user, password: True), "::1")
+    assert said(session, b"AUTH PLAIN " + base64.b64encode(words) + b"\r\n").startswith(b"535 5.7.8 ")
+
+
+def broken(*_: object) -> Any:
+    raise Fault("secret text of the database")
+
+
+def failing(*_: object) -> Any:
+    raise RuntimeError("secret text of a bug")
+
+
+def test_a_fault_while_authenticating_is_temporary() -> None:
+    session = greeted(rules(authenticate=broken), "::1")
+    assert said(session, b"AUTH PLAIN " + base64.b64encode(b"\0joe\0x") + b"\r\n") == b"454 4.7.0 Temporary authentication failure\r\n"
+    assert session.user is None
+
+
+# What is asked of the application.
+
+
+def test_a_fault_while_asking_for_a_recipient_is_temporary() -> None:
+    session = greeted(rules(accept_recipient=broken))
+    assert said(session, b"MAIL FROM:<>\r\nRCPT TO:<b@two.example>\r\n").endswith(b"451 4.3.0 Local error, try again later\r\n")
+
+
+def test_an_unexpected_exception_is_the_listeners_and_never_heard() -> None:
+    meter = Meter()
+    session = greeted(rules(accept_recipient=failing, reserve=meter.reserve, release=meter.release))
+    with pytest.raises(RuntimeError):
+        session.feed(b"MAIL FROM:<>\r\nRCPT TO:<b@two.example>\r\n")
+    session.shut_down()
+    assert b"secret" not in session.take_output()
+    assert meter.held == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "heard"),
+    [
+        (Reply(251, "will forward"), b"251 2.0.0 will forward\r\n"),
+        (Reply(550, "no", "5.1.1"), b"550 5.1.1 no\r\n"),
+        (Reply(450, "two\nlines\r"), b"450-4.0.0 two\r\n450 4.0.0 lines?\r\n"),
+    ],
+)
+def test_recipients_are_answered_by_the_application(answer: Reply, heard: bytes) -> None:
+    session = greeted(rules(accept_recipient=lambda recipient, mail_from: answer))
+    assert said(session, b"MAIL FROM:<>\r\nRCPT TO:<b@two.example>\r\n").partition(b"\r\n")[2] == heard
+
+
+def test_an_error_that_carries_a_reply_refuses_the_recipient() -> None:
+    def refuse(recipient: str, mail_from: str) -> Reply | None:
+        raise SMTPError(550, "not you", "5.7.1", cause="secret")
+
+    session = greeted(rules(accept_recipient=refuse))
+    heard = said(session, b"MAIL FROM:<a@one.example>\r\nRCPT TO:<b@two.example>\r\nDATA\r\n")
+    assert heard.splitlines()[1:] == [b"550 5.7.1 not you", b"554 5.5.1 No valid recipients"]
+
+
+def test_who_is_asked_hears_recipient_and_sender() -> None:
+    asked: list[tuple[str, str]] = []
+    session = greeted(rules(accept_recipient=lambda *both: asked.append(both)))
+    said(session, b"MAIL FROM:<a@one.example>\r\nRCPT TO:<@r.example:B@two.example>\r\n")
+    assert asked == [("B@two.example", "a@one.example")]
+
+
+# Memory.
+
+
+def test_a_line_of_ten_megabytes_is_never_held() -> None:
+    session = greeted()
+    for _ in range(160):
+        session.feed(b"x" * 65536)
+        assert len(session._buffer) < 2000
+    assert session.take_output() == b"500 5.5.2 A line has 1065 octets at most\r\n"
+    assert said(session, b"\r\nNOOP\r\n") == b"250 2.0.0 OK\r\n"
+
+
+def test_a_message_over_its_size_is_never_held() -> None:
+    meter = Meter()
+    session = begun(rules(size=100_000, reserve=meter.reserve, release=meter.release))
+    for _ in range(160):
+        assert session.feed(b"x" * 65000 + b"\r\n") is None
+        assert len(session._buffer) < 250_000
+    assert meter.held < 400_000
+    assert said(session, b".\r\n") == b"552 5.3.4 The message is longer than 100000 octets\r\n"
+    assert meter.held == 0
+
+
+def test_what_is_held_grows_with_what_comes() -> None:
+    meter = Meter()
+    session = greeted(rules(reserve=meter.reserve, release=meter.release))
+    said(session, b"MAIL FROM:<> SIZE=30000000\r\n")
+    assert meter.held == FIRST_OCTETS
+    said(session, b"RCPT TO:<b@two.example>\r\nDATA\r\n")
+    session.feed(b"\r\n" + b"x" * 1_000_000)
+    assert 1_000_000 < meter.held < 1_200_000
+    given(session, b"\r\n.\r\n")
+    assert meter.held > 1_000_000
+    session.answer(TAKEN)
+    assert meter.held == 0
+
+
+def test_no_room_for_a_declared_size() -> None:
+    meter = Meter(room=1_000_000)
+    session = greeted(rules(reserve=meter.reserve, release=meter.release))
+    assert said(session, b"MAIL FROM:<> SIZE=2000000\r\n").startswith(b"452 4.3.1 ")
+    assert meter.held == 0
+    assert said(session, b"MAIL FROM:<> SIZE=900000\r\n").startswith(b"250 ")
+
+
+@pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 2000002 LAST\r\n"])
+def test_no_room_while_reading(begin: bytes) -> None:
+    meter = Meter(room=1_000_000)
+    session = greeted(rules(reserve=meter.reserve, release=meter.release))
+    said(session, b"MAIL FROM:<>\r\nRCPT TO:<b@two.example>\r\n" + begin)
+    for _ in range(20):
+        session.feed(b"x" * 100_000)
+        assert meter.held <= 1_000_000
+    end = b"\r\n.\r\n" if begin == b"DATA\r\n" else b"\r\n"
+    assert said(session, end).startswith(b"452 4.3.1 ")
+    assert meter.held == 0
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda session: session.feed(b"RSET\r\n"),
+        lambda session: session.feed(b"QUIT\r\n"),
+        lambda session: session.feed(b"EHLO again.example\r\n"),
+        lambda session: session.feed(b"GET / HTTP/1.0\r\n"),
+        lambda session: session.feed(b"XYZZY\r\n" * 20),
+        lambda session: session.feed(b"RCPT TO:<b@two.example>\r\nBDAT x\r\n"),
+        lambda session: session.feed(b"RCPT TO:<b@two.example>\r\nDATA\r\nhaste\r\n"),
+        lambda session: session.feed(b"RCPT TO:<b@two.example>\r\nBDAT 2 LAST\r\na\n"),
+        lambda session: [session.feed(b"RCPT TO:<b@two.example>\r\nDATA\r\n"), session.feed(b"a\n\r\n.\r\n")],
+        lambda session: [session.feed(b"RCPT TO:<b@two.example>\r\nDATA\r\n"), session.feed(MESSAGE), session.answer(TAKEN)],
+        lambda session: [session.feed(b"RCPT TO:<b@two.example>\r\nDATA\r\n"), session.feed(MESSAGE), session.abandon()],
+        lambda session: [session.feed(b"RCPT TO:<b@two.example>\r\nDATA\r\n"), session.feed(b"half"), session.end()],
+        Session.timed_out,
+        Session.shut_down,
+        Session.end,
+    ],
+)
+def test_what_is_reserved_is_released(ending: Callable[[Session], object]) -> None:
+    meter = Meter()
+    session = greeted(rules(reserve=meter.reserve, release=meter.release))
+    session.feed(b"MAIL FROM:<a@one.example>\r\n")
+    assert meter.held == FIRST_OCTETS
+    ending(session)
+    session.end()
+    assert meter.held == 0
+
+
+# The replies themselves.
+
+
+def test_every_reply_has_an_enhanced_status() -> None:
+    """But the greeting, the answers to EHLO and HELO, and 3xx (RFC 2034 §4)."""
+    for verb in sorted(VERBS - {"EHLO", "HELO", "DATA", "AUTH"}):
+        session = greeted(rules(authenticate=lambda user, password: True))
+        heard = said(session, verb.encode() + b"\r\n" + b"MAIL FROM:<a@one.example> SIZE=x\r\n")
+        for line in heard.splitlines():
+            assert line[4:6] in (b"2.", b"4.", b"5."), (verb, line)
+
+
+def test_an_answer_without_status_gets_one() -> None:
+    session = begun()
+    given(session)
+    session.answer([Reply(550, "no")])
+    assert session.take_output() == b"550 5.0.0 no\r\n"
+
+
+def test_counts_begin_anew_with_a_message_that_was_taken() -> None:
+    session = greeted(rules(errors=3, commands=20))
+    for _ in range(50):
+        said(session, b"XYZZY\r\nXYZZY\r\nMAIL FROM:<>\r\nRCPT TO:<b@two.example>\r\nDATA\r\n")
+        given(session)
+        session.answer(TAKEN)
+    assert not session.closed
+
+
+def test_counts_go_on_with_messages_that_were_refused() -> None:
+    session = greeted(rules(commands=20))
+    for _ in range(5):
+        said(session, b"NOOP\r\nMAIL FROM:<>\r\nRCPT TO:<b@two.example>\r\nDATA\r\n")
+        if not session.closed:
+            given(session)
+            session.answer([reply(550)])
+    assert session.closed
+
+
+def test_sessions_are_gone_without_the_garbage_collector() -> None:
+    """A session that referred to itself would keep its buffer until a collection comes."""
+    meter = Meter()
+
+    class Watched(Session):
+        def __del__(self) -> None:
+            meter.held += 1
+
+    session = Watched(rules(), "")
+    session.greet()
+    session.feed(b"EHLO x.example\r\nMAIL FROM:<>\r\nRCPT TO:<b@two.example>\r\nDATA\r\n")
+    del session
+    assert meter.held == 1
+
+
+def test_rules_are_shared_and_frozen() -> None:
+    of = rules()
+    with pytest.raises(AttributeError):
+        of.size = 1  # type: ignore[misc]
+    assert replace(of, size=1).size == 1
+
+
+def test_a_flood_of_small_commands_takes_linear_time() -> None:
+    session = greeted(rules(commands=10**9))
+    began = time.perf_counter()
+    for _ in range(10):
+        session.feed(b"NOOP\r\n" * 10_000)
+    assert time.perf_counter() - began < 5
+    assert len(session.take_output()) == 100_000 * len(b"250 2.0.0 OK\r\n")
