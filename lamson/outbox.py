@@ -166,8 +166,8 @@ class Outbox:
             connection.execute(sa.delete(Message).where(~used))
 
     def _identify(self) -> None:
-        """Names this process; after a fork the child is another."""
-        self.owner = f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+        """Names this outbox and its process; after a fork the child is another."""
+        self.owner = f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}/{id(self):x}"
 
     def _free_claims(self) -> None:
         with self.database.connected() as connection:
@@ -447,7 +447,7 @@ def _started(pid: int) -> str:
 
 
 def _alive(owner: str) -> bool:
-    host, pid, started = owner.rsplit("/", 2)
+    host, pid, started, _ = owner.rsplit("/", 3)
     if host != socket.gethostname():
         return True  # another machine's; its lease will tell
     try:

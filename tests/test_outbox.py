@@ -268,8 +268,9 @@ def test_claims_of_a_dead_process_are_freed_at_the_start(database: Database) -> 
     gone = subprocess.run(show_pid, capture_output=True, text=True, check=True).stdout.strip()
     box = Outbox(database, [carrier])
     box._identify()
-    host = box.owner.rsplit("/", 2)[0]
-    for owner, freed in ((f"{host}/{gone}/1", True), (f"{host}/{os.getpid()}/1", True), (box.owner, False), (f"{host}x/1/1", False)):
+    host = box.owner.rsplit("/", 3)[0]
+    ours = f"{host}/{os.getpid()}/1/x"  # its pid is ours by chance: it began at another time
+    for owner, freed in ((f"{host}/{gone}/1/x", True), (ours, True), (box.owner, False), (f"{host}x/1/1/x", False)):
         with database.connected() as connection:
             connection.execute(sa.update(OutboxRow).values(owner=owner, lease=now() + 1000))
         box.recover()
@@ -282,7 +283,7 @@ def test_a_lease_that_ended_is_taken_over_and_a_renewed_one_is_not(database: Dat
     carrier = Carrier()
     post(database, carrier, "ann@ex.org")
     with database.connected() as connection:
-        connection.execute(sa.update(OutboxRow).values(owner="other/1/1", lease=now() + 1000))
+        connection.execute(sa.update(OutboxRow).values(owner="other/1/1/1", lease=now() + 1000))
     box = Outbox(database, [carrier])
     assert box.drain()
     assert carrier.tried == []
