@@ -26,7 +26,7 @@ AUTH_LINE_OCTETS = 12288
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # A path in its angle brackets; inside quotes stands any character, outside neither a space nor a bracket (RFC 5321 §4.1.2).
-_PATH = r'(<(?:[^<>"\s]|"(?:[^"\\]|\\.)*+")*+>)'
+_PATH = r'(<(?:[^<>"\s]++|"(?:[^"\\]|\\.)*+")*+>)'
 # No space belongs about the colon (RFC 5321 §3.3); so many clients put one behind it that refusing them would refuse good mail.
 _FROM = re.compile(rf"FROM: *+{_PATH}(?: +(.*))?", re.IGNORECASE)
 _TO = re.compile(rf"TO: *+{_PATH}(?: +(.*))?", re.IGNORECASE)

@@ -46,7 +46,7 @@ class Rules:
     """What a session grants, and whom it asks. One object serves every session of a receiver; the callables are called from many threads.
 
     Octets: `size` of a message, `line` of a command with its CRLF, `header_bytes`, `pipelined` (what may be sent while a message is
-    being answered). Seconds: `data_seconds` without progress of a message, `idle_seconds` of silence; the listener's clock keeps them.
+    being answered). Seconds: `data_seconds` for a whole message, `idle_seconds` of silence; the listener's clock keeps them.
     Counts: `recipients` of a message, `received` lines of its header, `errors` and `commands` since the last message that was taken, so
     that a connection which delivers never reaches them, `auth_failures` of a connection.
     """
@@ -658,7 +658,7 @@ RECIPIENT_OK = reply(250, "Recipient OK", "2.1.5")
 GO_AHEAD = reply(354)
 CHUNK_OK = reply(250, "Chunk taken", "2.0.0")
 BYE = reply(221, "Bye", "2.0.0")
-HELP = reply(214, "RFC 5321 tells it all", "2.0.0")
+HELP = reply(214, "See RFC 5321", "2.0.0")
 CANNOT_VERIFY = reply(252, status="2.0.0")
 BEGIN_TLS = reply(220, "Begin TLS", "2.0.0")
 WELCOME = reply(235, status="2.7.0")
