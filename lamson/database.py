@@ -118,7 +118,7 @@ class OutboxRow(Base):
     due: orm.Mapped[float] = orm.mapped_column(_SECONDS)
     attempts: orm.Mapped[int] = orm.mapped_column(sa.Integer, default=0)
     parked: orm.Mapped[bool] = orm.mapped_column(sa.Boolean, default=False)
-    owner: orm.Mapped[str | None] = orm.mapped_column(_text(64), nullable=True)
+    owner: orm.Mapped[str | None] = orm.mapped_column(_text(160), nullable=True)
     lease: orm.Mapped[float] = orm.mapped_column(_SECONDS, default=0.0)
     reply: orm.Mapped[str | None] = orm.mapped_column(_LONG_TEXT, nullable=True)
 
