@@ -160,7 +160,7 @@ class _Reader:
         if at is not None:
             others = words[:at] + words[at + 1 :]
             self._add(_phrase(others) or _clean(self.comment), words[at])
-        elif len(words) == 1 and not self.done:
+        elif len(words) == 1 and not self.done and "=?" not in words[0] and '"' not in words[0]:
             self._add(_clean(self.comment), words[0])
         self._begin()
 
@@ -168,7 +168,7 @@ class _Reader:
         local, at, domain = bare.rpartition("@")
         if not at:
             local, domain = domain, ""
-        elif not (local and domain):
+        elif not (local and domain) or _is_quoted(bare):
             return
         if _is_quoted(local) and _DOT_ATOM.fullmatch(_unquoted(local)):
             local = _unquoted(local)  # RFC 5321 §4.1.2: the quotes mean nothing then

@@ -28,7 +28,7 @@ COMBINED_STATUS_CODES: dict[str, str] = {key.replace(".", ""): text for key, tex
 #: Header -> what it looks like in a bounce that is no RFC 3464 report. Each that matches adds `MATCH` to the score. Applications may add.
 BOUNCE_MATCHERS: dict[str, re.Pattern[str]] = {
     "Return-Path": re.compile(r"\A<\s*>\Z"),
-    "From": re.compile(r"mailer[-_ ]?daemon|postmaster|mail(?:er)? (?:delivery (?:sub)?system|administrator)", re.IGNORECASE),
+    "From": re.compile(r"mailer[-_ ]?daemon|postmaster|mail(?:er)? (?:delivery |sub|admin)", re.IGNORECASE),
     "Subject": re.compile(
         r"undeliver(?:able|ed)|(?:returned|returning|failed) (?:mail|message|email)|return(?:ed)? to sender"
         r"|(?:delivery|message) (?:status|failure|error|problem|delayed|warning|has failed)|deliver(?:y|ing)? (?:has )?failed"

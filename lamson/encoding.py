@@ -20,7 +20,7 @@ import hashlib
 import io
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from encodings import normalize_encoding
 from encodings.aliases import aliases
@@ -81,7 +81,6 @@ _NAME = re.compile(rb"([!-9;-~]++)[ \t]*+:")
 _NAME_TEXT = re.compile(r"[!-9;-~]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LINE_END = re.compile(rb"\n(?![ \t])")
-_FOLD = re.compile(rb"\r?\n[ \t]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]+")
 _TYPE = re.compile(r"[!#$%&'*+.^_`{|}~0-9a-z-]+/[!#$%&'*+.^_`{|}~0-9a-z-]+")
 
@@ -132,10 +131,10 @@ _CODECS: dict[str, str] = {
 }
 
 #: What mail calls by the name of a smaller charset; tried first (as the WHATWG Encoding standard has it).
-_SUPERSETS = {"iso8859_1": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859_9": "cp1254"}
+_SUPERSETS = {"latin_1": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859_9": "cp1254"}
 
 #: Charsets in which text of octets below 128 is ASCII.
-_ASCII_BELOW_128 = {"ascii", "utf_8", "iso8859_1", "iso8859_15", "iso8859_2", "cp1252", "cp1251", "cp1250", "koi8_r", "gb18030", "gb2312"}
+_ASCII_BELOW_128 = {"ascii", "utf_8", "latin_1", "iso8859_15", "iso8859_2", "cp1252", "cp1251", "cp1250", "koi8_r", "gb18030", "gb2312"}
 
 #: What people wrote mail in without saying so. Detection chooses among these only.
 _DETECTABLE = ["cp1251", "koi8_r", "cp932", "euc_jp", "gb18030", "big5", "cp949", "cp1253", "cp1255", "cp1256", "cp1254", "cp874"]
@@ -164,10 +163,10 @@ def _detect(data: bytes) -> str:
 def decode_text(data: bytes, charset: str | None, reading: Reading) -> str:
     """Text of any charset: declared, UTF-8, detected, with replacement characters; total."""
     codec = codec_of(charset)
-    if data.isascii() and (codec is None or codec in _ASCII_BELOW_128):
-        return data.decode("ascii")
     if charset and codec is None:
         reading.note(f"unknown charset {charset[:60]!r}")
+    if data.isascii() and (codec is None or codec in _ASCII_BELOW_128):
+        return data.decode("ascii")
     first = ("utf_8", codec) if reading.utf8_first else (codec, "utf_8")
     for candidate in first:
         text = _attempt(data, candidate)
@@ -241,7 +240,7 @@ def properly_decode_header(header: str | bytes) -> str:
 
 def _unfold(raw: bytes, reading: Reading) -> str:
     if b"\n" in raw:
-        raw = _FOLD.sub(b" ", raw)
+        raw = b" ".join([line.strip(b" \t\r") for line in raw.split(b"\n")])
     return raw.decode("ascii") if raw.isascii() else decode_text(raw, "utf-8", reading)  # RFC 6532 §3.2
 
 
@@ -331,7 +330,7 @@ def _encode_value(text: str, is_addresses: bool) -> str:
         return text
     if is_addresses:
         found = address.parse(text)
-        if found and all(box.domain or box.bare.isascii() for box in found):
+        if found and all(box.domain and "=?" not in box.bare for box in found):
             written = ", ".join(map(_encode_address, found))
             if max(map(len, written.split(" "))) <= LONG_WORD:
                 return written
@@ -366,32 +365,35 @@ def _encode_text(text: str) -> str:
 
 def _encode_words(text: str) -> str:
     """RFC 2047 §2: each word at most 75 characters, no character cut in two. Q for text that stays readable, B for the rest."""
-    octets = _utf8(text)
-    if len(octets) - len(text) > len(text) // 3:
-        pieces = [base64.b64encode(_utf8(text[at : at + 11])).decode("ascii") for at in range(0, len(text), 11)]
-        return " ".join(f"=?utf-8?b?{piece}?=" for piece in pieces)
-    return " ".join(f"=?utf-8?q?{piece}?=" for piece in _packed(map(_q_character, text), 50))
+    if len(_utf8(text)) - len(text) > len(text) // 3 or len(text) > LONG_WORD:
+        return " ".join(f"=?utf-8?b?{piece}?=" for piece in _pieces(text, _b_encoded, 60))
+    return " ".join(f"=?utf-8?q?{piece}?=" for piece in _pieces(text, _q_encoded, 60))
 
 
-def _q_character(character: str) -> str:
-    if character == " ":
-        return "_"
-    if character.isascii() and character.isalnum():
-        return character
-    return "".join(f"={octet:02X}" for octet in character.encode("utf-8"))
+def _b_encoded(text: str) -> str:
+    return base64.b64encode(_utf8(text)).decode("ascii")
 
 
-def _packed(pieces: Iterable[str], most: int) -> list[str]:
-    """The pieces joined into lines of at most `most` characters."""
-    lines: list[list[str]] = [[]]
-    room = most
-    for piece in pieces:
-        if len(piece) > room and lines[-1]:
-            lines.append([])
-            room = most
-        lines[-1].append(piece)
-        room -= len(piece)
-    return ["".join(line) for line in lines]
+def _q_encoded(text: str) -> str:
+    return _NOT_Q.sub(_q_octets, text).replace(" ", "_")
+
+
+_NOT_Q = re.compile(r"[^A-Za-z0-9 !*+/-]")  # RFC 2047 §5: what may stand in a phrase
+
+
+def _q_octets(found: re.Match[str]) -> str:
+    return "".join([f"={octet:02X}" for octet in _utf8(found[0])])
+
+
+def _pieces(text: str, encode: Callable[[str], str], most: int) -> Iterator[str]:
+    """The text encoded in pieces of at most `most` characters each."""
+    at = 0
+    while at < len(text):
+        size = 45
+        while len(piece := encode(text[at : at + size])) > most:
+            size = size * 2 // 3
+        yield piece
+        at += size
 
 
 def _utf8(text: str) -> bytes:
@@ -503,9 +505,10 @@ class Headers:
         return _unfold(fields[0].raw, self.reading).strip() if fields else None
 
     def __setitem__(self, name: str, value: object) -> None:
+        new = self._new(name, value)
         old = self.fields(name)
-        new = self._new(old[0].name if old else name, value)
         if old:
+            new.name = old[0].name
             self._fields = [new if field is old[0] else field for field in self._fields if field is old[0] or field.key != new.key]
         else:
             self._fields.append(new)
@@ -598,7 +601,7 @@ class HeaderMapping:
 # -- parameters of headers
 
 _PARAMETER = re.compile(r';\s*+([^=;\s"]++)\s*+=\s*+("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[^;]*+)', re.DOTALL)
-_SECTION = re.compile(r"(.+?)(?:\*(\d{1,4}))?(\*)?")
+_SECTION = re.compile(r"([^*]+)(?:\*(\d{1,4}))?(\*)?")
 
 #: A header's value and its parameters, names in lower case.
 Parameters = tuple[str | None, dict[str, str]]
@@ -656,15 +659,15 @@ def _write_parameter(name: str, text: str) -> list[str]:
             return [f"{name}={text}"]
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
         return [f'{name}="{escaped}"']
-    pieces = _packed(("".join(map(_percent, character)) for character in text), 50)
+    pieces = list(_pieces(text, _percent, 50))
     if len(pieces) == 1:
         return [f"{name}*=utf-8''{pieces[0]}"]
     pieces[0] = f"utf-8''{pieces[0]}"
     return [f"{name}*{at}*={piece}" for at, piece in enumerate(pieces)]
 
 
-def _percent(character: str) -> str:
-    return urllib.parse.quote_from_bytes(_utf8(character), safe="")
+def _percent(text: str) -> str:
+    return urllib.parse.quote_from_bytes(_utf8(text), safe="")
 
 
 # -- bodies: transfer encodings
@@ -737,13 +740,14 @@ def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
         prefix, start = data[start:line_end], line_end
         reading.note("an mbox From line")
     fields: list[Field] = []
-    for line in _header_lines(data[start:stop]):
+    lines = _header_lines(data[start:stop])
+    for line in lines:
         found = _NAME.match(line)
         if not found or len(fields) == FIELDS:
             reading.note("too many header lines" if found else "no blank line after the headers")
-            return Head(prefix, fields, start, start)
+            rest = start + sum(map(len, lines[: len(fields)])) + len(fields)
+            return Head(prefix, fields, rest, rest)
         fields.append(Field(found[1].decode("ascii"), line))
-        start = min(start + len(line) + 1, stop)
     return Head(prefix, fields, stop, body)
 
 
@@ -888,7 +892,7 @@ class MailBase(HeaderMapping):
     def _read_body(self) -> str | bytes:
         kind = self.content_type
         if kind.startswith("text/") or kind in _TEXT_TYPES or (kind.startswith("multipart/") and self._depth < DEPTH):
-            return decode_text(self.data, self.charset, self.reading).replace("\r\n", "\n")
+            return _with_lf(decode_text(self.data, self.charset, self.reading))
         return self.data
 
     @property
@@ -969,6 +973,15 @@ class MailBase(HeaderMapping):
         """Adds a part, and returns it."""
         self.parts.append(part)
         return part
+
+
+_CRS_LF = re.compile(r"(?<!\r)\r++\n")
+
+
+def _with_lf(text: str) -> str:
+    """CRLF becomes LF, and so does CR CR LF, which careless gateways make of it."""
+    text = text.replace("\r\n", "\n")
+    return _CRS_LF.sub("\n", text) if "\r\n" in text else text
 
 
 #: Types besides text/* whose body is text: reports are headers in plain characters (RFC 3464 §2.1, RFC 8098 §3).
@@ -1093,7 +1106,7 @@ def _write_text(mail: MailBase, body: str) -> tuple[list[str], bytes]:
     if not (kind.startswith("text/") or kind in _TEXT_TYPES):
         kind = "text/plain" if kind.startswith("multipart/") else kind
     if "\r" in body:
-        body = body.replace("\r\n", "\n").replace("\r", "\n")
+        body = _with_lf(body)
     ascii_only = body.isascii()
     charset = "us-ascii" if ascii_only else "utf-8"
     parameters = {**_parameters_of(mail, "charset"), "charset": charset} if kind.startswith("text/") else _parameters_of(mail)
@@ -1105,12 +1118,16 @@ def _write_text(mail: MailBase, body: str) -> tuple[list[str], bytes]:
 
 
 def _is_7bit(body: str) -> bool:
-    return "\0" not in body and (len(body) <= LONGEST_LINE or max(map(len, body.split("\n"))) <= LONGEST_LINE)
+    """RFC 2045 §2.7. What CR is left stands alone, which no line may hold."""
+    return "\0" not in body and "\r" not in body and (len(body) <= LONGEST_LINE or not _LONG_LINE.search(f"\n{body}"))
+
+
+_LONG_LINE = re.compile(rf"\n[^\n]{{{LONGEST_LINE + 1}}}")
 
 
 def _encode_body(data: bytes) -> tuple[str, bytes]:
     odd = len(data) - len(data.decode("ascii", "ignore"))
-    if odd * 6 > len(data):
+    if odd * 6 > len(data) or b"\r" in data:
         return "base64", _base64_lines(data.replace(b"\n", b"\r\n"))
     return "quoted-printable", binascii.b2a_qp(data).replace(b"\n", b"\r\n")
 

@@ -190,18 +190,22 @@ class MailRequest(HeaderMapping):
 
 
 _AUTOMATIC_PRECEDENCES = {"bulk", "junk", "list", "auto_reply"}
-_AUTOMATIC_HEADERS = ("List-Id", "List-Post", "List-Unsubscribe", "X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress")
+_AUTOMATIC_HEADERS = ("List-Id", "List-Post", "X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress")
 
 
 def _is_automatic(base: MailBase) -> bool:
-    submitted = (base.get("Auto-Submitted") or "no").partition(";")[0].strip().lower()
-    if submitted != "no":
+    if _first_word(base.get("Auto-Submitted") or "no") != "no":
         return True
-    if (base.get("Precedence") or "").lower() in _AUTOMATIC_PRECEDENCES:
+    if _first_word(base.get("Precedence") or "") in _AUTOMATIC_PRECEDENCES:
         return True
     if "".join((base.get("Return-Path") or "-").split()) == "<>":
         return True
     return base.content_type == "multipart/report" or any(name in base for name in _AUTOMATIC_HEADERS)
+
+
+def _first_word(value: str) -> str:
+    """The keyword of a value, without parameters and comments."""
+    return next(iter(re.split(r"[\s;(]+", value.strip().lower(), maxsplit=1)))
 
 
 def _leaves(part: MailBase) -> Iterator[MailBase]:

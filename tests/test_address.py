@@ -46,6 +46,10 @@ ISEMAIL = Path(__file__).parents[2] / "shared/corpus/addresses/isemail.xml"
         ("undisclosed-recipients:;", []),
         ("mailto:joe@example.com", [Address("", "joe", "example.com")]),
         ("no address here", []),
+        ("=?utf-8?q?joe?=", []),
+        ('"joe@example.com"', []),
+        ('<"joe@example.com">', []),
+        ("root (the boss)", [Address("the boss", "root", "")]),
         ("=?utf-8?q?a=2C_b=40c?= <joe@example.com>", [Address("=?utf-8?q?a=2C_b=40c?=", "joe", "example.com")]),
     ],
 )
