@@ -217,9 +217,11 @@ def _sender(message: Sendable, From: str | None) -> str | None:
 
 def _bare(value: str | Iterable[str]) -> list[str]:
     """Bare addresses as they are written, each once. Not lower-cased: the case of a local part is its owner's (RFC 5321 §2.4)."""
-    texts = [value] if isinstance(value, str) else value
-    found = [each.bare for text in texts for each in address.parse(text) if each.local]
-    return list({address.normalise(bare): bare for bare in reversed(found)}.values())[::-1]
+    found: dict[str, str] = {}
+    for text in [value] if isinstance(value, str) else value:
+        for each in address.parse(text):
+            found.setdefault(address.normalise(each.bare), each.bare)
+    return [bare for bare in found.values() if bare]
 
 
 def _header(message: Sendable, name: str) -> list[str]:

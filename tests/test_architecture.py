@@ -148,11 +148,13 @@ def each(name: str) -> pytest.MarkDecorator:
 # -- imports
 
 
-def test_every_room_of_the_table_is_built_and_the_others_are_not() -> None:
-    built = {module.row for module in modules() if not module.package}
-    assert {row.module for row in table().values() if row.built} - built == set(), "in the table, but not in lamson/"
-    assert {row.module for row in table().values() if not row.built} & built == set(), "built: take its (not yet) from the table"
-    assert built - set(table()) == set(), "not in the table of docs/architecture.md"
+def test_every_room_of_the_table_is_there_and_those_not_built_yet_are_empty() -> None:
+    there = {module.row for module in modules() if not module.package}
+    empty = {module.row for module in modules() if not module.package and len(module.tree.body) <= 1}  # a docstring
+    assert set(table()) - there == set(), "in the table, but not in lamson/"
+    assert there - set(table()) == set(), "not in the table of docs/architecture.md"
+    assert {row.module for row in table().values() if not row.built} - empty == set(), "built: take its (not yet) from the table"
+    assert {row.module for row in table().values() if row.built} & empty == set(), "empty: say (not yet) in the table"
 
 
 def test_the_table_points_one_way() -> None:

@@ -17,6 +17,7 @@ import re
 import socket
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLContext, create_default_context
@@ -82,7 +83,7 @@ class Client:
     """One kept connection to one server. Used by one thread at a time.
 
     `host`: a name, an IP address, or the path of a Unix socket (it begins with `/`). `port`: of TCP.
-    `ssl`: TLS from the first octet. `starttls`: True insists on STARTTLS; None takes it where it is offered, without looking at
+    `ssl`: TLS from the first octet (RFC 8314 §3). `starttls`: True insists on STARTTLS; None takes it where it is offered, without looking at
     certificates, which is what servers on the internet do among themselves (RFC 7435); False never asks.
     `verify`: True checks the certificate against the system's authorities and the server's name; a path is a file of
     authorities to trust instead; False checks nothing. None is True, but for a server on this machine, which needs no certificate.
@@ -212,7 +213,8 @@ class Client:
             if self.host.startswith("/"):
                 return self._dial_unix()
             sock = socket.create_connection((self.host, self.port), self.timeouts.connect)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with suppress(OSError):  # it is gone already; reading from it will say so
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
         except socket.gaierror as error:
             raise failure(451, f"The address of {self.host} is not to be found: {error.strerror}", "4.4.3") from error

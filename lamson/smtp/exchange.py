@@ -120,7 +120,7 @@ def _system_resolver() -> Resolver:
 
 def _literal_target(domain: str) -> Target:
     """`[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3)."""
-    text = domain.strip("[]")
+    text = domain[1:].removesuffix("]")
     try:
         ip = str(ipaddress.ip_address(text[5:] if text[:5].lower() == "ipv6:" else text))
     except ValueError as error:

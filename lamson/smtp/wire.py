@@ -147,7 +147,10 @@ class Wire:
         """The other end is this machine."""
         if self.sock.family not in (socket.AF_INET, socket.AF_INET6):
             return True
-        return ipaddress.ip_address(self.sock.getpeername()[0].partition("%")[0]).is_loopback
+        try:
+            return ipaddress.ip_address(self.sock.getpeername()[0].partition("%")[0]).is_loopback
+        except OSError:  # it is gone
+            return False
 
     def ask(self, command: str, seconds: float, shown: str | None = None) -> Reply:
         """Says one command and waits for its reply. `shown` is said in the talk instead of a secret."""
