@@ -248,7 +248,10 @@ def _peer(peer: Any) -> str:
 
 
 def _as_answer(mail: Outgoing, held: Delivery) -> Outgoing:
-    """The mail without the recipients that must not get an automatic answer, and marked as one where it is one."""
+    """The mail without the recipients that must not get an automatic answer, and marked as one where it is one.
+
+    A list's copy to the author of a post is no answer: it says so by its List-Id (RFC 2919 §3), or by Precedence as lists did before.
+    """
     answered = [rcpt for rcpt in mail.rcpt_tos if _asked(address.normalise(rcpt), held)]
     nature = {found[1].lower(): found[2].strip().lower() for found in _NATURE.finditer(_head(mail.data))} if answered else {}
     submitted = nature.pop(b"auto-submitted", None)

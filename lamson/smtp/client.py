@@ -83,8 +83,8 @@ class Client:
     """One kept connection to one server. Used by one thread at a time.
 
     `host`: a name, an IP address, or the path of a Unix socket (it begins with `/`). `port`: of TCP.
-    `ssl`: TLS from the first octet (RFC 8314 §3). `starttls`: True insists on STARTTLS; None takes it where it is offered, without looking at
-    certificates, which is what servers on the internet do among themselves (RFC 7435); False never asks.
+    `ssl`: TLS from the first octet (RFC 8314 §3). `starttls`: True insists on STARTTLS; None takes it where it is offered, without
+    looking at certificates, which is what servers on the internet do among themselves (RFC 7435); False never asks.
     `verify`: True checks the certificate against the system's authorities and the server's name; a path is a file of
     authorities to trust instead; False checks nothing. None is True, but for a server on this machine, which needs no certificate.
     `username`, `password`: for AUTH, which is done only under TLS or with this machine unless `insecure_auth` is set.

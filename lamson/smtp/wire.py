@@ -226,14 +226,8 @@ class Wire:
             raise self._lost(error, seconds) from error
 
     def _read(self, seconds: float) -> Reply:
-        deadline = time.monotonic() + seconds
         try:
-            while (answer := self._replies.take()) is None:
-                self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-                received = self.sock.recv(4096)
-                if not received:
-                    raise ConnectionLost(reply(451, f"{self.host} closed the connection", "4.4.2"))
-                self._replies.feed(received)
+            answer = self._replies.take() or self._await(seconds)
         except OSError as error:
             raise self._lost(error, seconds) from error
         except ValueError as error:
@@ -241,6 +235,18 @@ class Wire:
         if self._talk:
             self._show(answer)
         return answer
+
+    def _await(self, seconds: float) -> Reply:
+        """A whole reply within that time, however slowly its octets come."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            received = self.sock.recv(4096)
+            if not received:
+                raise ConnectionLost(reply(451, f"{self.host} closed the connection", "4.4.2"))
+            self._replies.feed(received)
+            if answer := self._replies.take():
+                return answer
 
     def _lost(self, error: OSError, seconds: float) -> ConnectionLost:
         silent = isinstance(error, TimeoutError)
