@@ -374,15 +374,19 @@ class RoutingBase:
         Raises the first handler's SMTPError if every recipient was refused with one, and with `LOG_EXCEPTIONS` False whatever else
         a handler raised.
         """
-        if delivery.current():
-            raise TypeError("Router.deliver inside a delivery: call the state function itself, or push the message into a queue.")
-        if self.RELOAD:
-            self.reload()
-        outcomes = [self._deliver(message, recipient, receipts) for recipient in message.route_to or [""]]
+        outcomes = self.outcomes(message, receipts)
         refusals = [each.error for each in outcomes if isinstance(each.error, SMTPError)]
         if refusals and len(refusals) == len(outcomes):
             raise refusals[0]
         return outcomes
+
+    def outcomes(self, message: Any, receipts: str | bool = False) -> list[Outcome]:
+        """As `deliver`, for receivers: refusals are outcomes too, and raise nothing."""
+        if delivery.current():
+            raise TypeError("Router.deliver inside a delivery: call the state function itself, or push the message into a queue.")
+        if self.RELOAD:
+            self.reload()
+        return [self._deliver(message, recipient, receipts) for recipient in message.route_to or [""]]
 
     def _deliver(self, message: Any, recipient: str, receipts: str | bool) -> Outcome:
         for _ in range(TRIES):

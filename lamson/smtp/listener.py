@@ -1,0 +1,458 @@
+"""The listener: connections, their time-outs and caps, TLS, and an orderly stop. It knows no mail: a session turns bytes into envelopes,
+and `handle` is whoever takes them. Step 1 of a message's way, and the carrier of steps 2, 3 and 11.
+
+Everything here happens at the wheel (`smtp.wheel`), in one thread: accept, read, feed the session, write its replies, look at the
+clock. What asks the application, and so may take its time, is a step of the wheel: `handle`, and a session's `feed` and `answer`, which
+ask about recipients and passwords. A connection whose step is done elsewhere is left alone until the step comes back.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import selectors
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamson.smtp.endpoint import Address, Certificate, bind, own_address
+from lamson.smtp.session import Envelope, Session
+from lamson.smtp.wheel import Step, Wheel
+from lamson.status import Reply, reply
+
+__all__ = ["Address", "Listener", "bind"]
+
+log = logging.getLogger("lamson.smtp.listener")
+
+#: Seconds between two looks at the deadlines.
+TICK = 0.5
+#: Seconds that a connection which we ended is still read from. Closing it with bytes unread would send a reset, and the client might lose
+#: our last reply (RFC 1122 §4.2.2.13).
+LINGERING = 2.0
+#: Octets read at a time. More than a TLS record has, so that none of it stays behind in the TLS layer, where the selector cannot see it.
+READ_SIZE = 256 * 1024
+
+READ, WRITE, NOTHING = selectors.EVENT_READ, selectors.EVENT_WRITE, 0
+BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+FULL = reply(421, "Too many connections, try again later", "4.3.2")
+FULL_FOR_YOU = reply(421, "Too many connections from your address, try again later", "4.7.0")
+
+Run = Callable[[Any], Any]
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One client. `session` is None until the handshake of implicit TLS is done; `step` is what is being done for the client, None while it
+    is the client's turn; `deadline` is when we lose patience with the client, on the monotonic clock."""
+
+    sock: socket.socket
+    peer: str
+    deadline: float
+    session: Session | None = None
+    events: int = NOTHING
+    react: Callable[[Connection], None] | None = None
+    step: Step | None = None
+    unsent: bytes = b""
+    collecting: bool = False
+    broken: bool = False
+    gone: bool = False
+
+    @property
+    def talk(self) -> Session:
+        """The session, where there must be one."""
+        assert self.session is not None, "a connection talks after its handshake"
+        return self.session
+
+    def __str__(self) -> str:
+        return self.peer or "a local client"
+
+
+class Listener:
+    """Takes connections, lets their sessions talk, and hands each envelope to `handle`, whose replies are the answer to the client.
+
+    `connections` and `per_peer`: how many clients may be connected, in all and from one address. `threads`: how many slow handlers run
+    at once. `handler_seconds`: then the client hears 451, and what the handler says later is dropped. `idle_seconds`: for the
+    client's next command. `data_seconds`: for a whole message. `send_seconds`: for a client to read our replies, or to shake hands. `sock`:
+    a socket that listens already. `mode`: the permissions of a unix socket.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        make_session: Callable[[str, bool], Session],
+        handle: Callable[[Envelope], Sequence[Reply]],
+        *,
+        certificate: Path | str | None = None,
+        key: Path | str | None = None,
+        implicit_tls: bool = False,
+        connections: int = 1000,
+        per_peer: int = 100,
+        threads: int = 32,
+        handler_seconds: float = 300.0,
+        idle_seconds: float = 300.0,
+        data_seconds: float = 600.0,
+        send_seconds: float = 60.0,
+        sock: socket.socket | None = None,
+        mode: int = 0o660,
+    ) -> None:
+        if implicit_tls and certificate is None:
+            raise TypeError("implicit_tls needs a certificate")
+        self.address = address
+        self._make_session, self._handle = make_session, handle
+        self._certificate = None if certificate is None else Certificate(certificate, key)
+        self._implicit_tls = implicit_tls
+        self._most_connections, self._most_per_peer, self._threads = connections, per_peer, threads
+        self._handler_seconds, self._idle_seconds = handler_seconds, idle_seconds
+        self._data_seconds, self._send_seconds = data_seconds, send_seconds
+        self._given, self._mode = sock, mode
+        self._wheel: Wheel
+        self._started = False
+        self._connections: set[Connection] = set()
+        self._peers: Counter[str] = Counter()
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._next_tick = 0.0
+        self._accepting = False
+        self._stopping: float | None = None  # when what still goes on then is cut short
+
+    # -- start and stop
+
+    def start(self) -> None:
+        """Returns when connections are taken; afterwards `address` has the real port. `ConfigError` says why not, and what to do."""
+        if self._started:
+            raise TypeError("a listener is started once")
+        self._socket = self._given or bind(self.address, self._mode)
+        self._socket.setblocking(False)
+        self.address = own_address(self._socket)
+        self._wheel = Wheel(self._perform, self._resume, self._turn, self._threads)
+        self._accept_more()
+        self._wheel.start()
+        self._started = True
+
+    def stop(self, deadline: float = 30.0) -> None:
+        """Takes no more connections, ends the idle ones with 421, and waits up to `deadline` seconds for messages that are being received
+        or handled; they are answered. What lasts longer hears 421 or 451. Returns when all threads are gone; one whose handler does
+        not end even then is named in the log and left behind."""
+        if not self._started:
+            return
+        if self._stopping is None:
+            self._stopping = time.monotonic() + deadline
+            self._wheel.ring()
+        self._wheel.join(self._stopping + LINGERING + 2 * TICK)
+
+    def _turn(self) -> bool:
+        """What the wheel does after each look at the sockets; False when it was the last."""
+        now = time.monotonic()
+        if self._stopping is not None and self._socket.fileno() >= 0:
+            self._begin_to_stop()
+        if now >= self._next_tick:
+            self._tick(now)
+        self._wheel.timeout = TICK if self._connections or not self._accepting else None
+        return bool(self._connections) or self._stopping is None
+
+    def _begin_to_stop(self) -> None:
+        if self._accepting:
+            self._wheel.forget(self._socket)
+            self._accepting = False
+        self._socket.close()
+        if self._given is None and isinstance(self.address, str):
+            with suppress(OSError):
+                os.unlink(self.address)
+        for connection in tuple(self._connections):
+            if connection.session is None:
+                self._close(connection)
+            elif connection.step is None and connection.react == self._read:
+                self._serve(connection, self._settle, connection)
+
+    # -- taking connections
+
+    def _accept_more(self) -> None:
+        self._wheel.watch(self._socket, READ, self._accept, None)
+        self._accepting = True
+
+    def _accept(self, _: None) -> None:
+        """Takes one connection. One a turn: so processes that share a socket share what comes."""
+        try:
+            sock, address = self._socket.accept()
+        except OSError as error:
+            return self._rest(error) if error.errno in EXHAUSTED else None
+        sock.setblocking(False)
+        peer = str(address[0]).removeprefix("::ffff:") if isinstance(address, tuple) else ""
+        if len(self._connections) >= self._most_connections:
+            return self._refuse(sock, peer, FULL)
+        if peer and self._peers[peer] >= self._most_per_peer:
+            return self._refuse(sock, peer, FULL_FOR_YOU)
+        connection = Connection(sock, peer, time.monotonic() + self._idle_seconds)
+        self._connections.add(connection)
+        self._peers[peer] += 1
+        self._serve(connection, self._begin_tls if self._implicit_tls else self._greet, connection)
+
+    def _rest(self, error: OSError) -> None:
+        """Out of descriptors or memory: those who knock wait in the backlog until the next tick."""
+        log.error("No connections are taken for a moment: %s.", error.strerror)
+        self._wheel.forget(self._socket)
+        self._accepting = False
+        self._next_tick = time.monotonic() + TICK
+
+    def _refuse(self, sock: socket.socket, peer: str, why: Reply) -> None:
+        log.warning("Refused %s: %s", peer or "a local client", why)
+        with sock, suppress(OSError):
+            if not self._implicit_tls:
+                sock.send(bytes(why))
+
+    def _greet(self, connection: Connection) -> None:
+        """Says 220, unless the client has spoken first (RFC 5321 §3.1)."""
+        tls = isinstance(connection.sock, ssl.SSLSocket)
+        session = connection.session = self._make_session(connection.peer, tls)
+        if not tls and (early := self._receive(connection)):
+            session.feed(early)
+        session.greet()
+        self._settle(connection)
+
+    # -- steps
+
+    def _serve(self, connection: Connection, react: Callable[[Any], None], argument: Any) -> None:
+        """Reacts on behalf of one connection, and puts right what went wrong."""
+        self._attempt(connection, react, argument)
+        if connection.broken and self._wheel.mine:
+            self._apologise(connection)
+
+    def _attempt(self, connection: Connection, run: Run, argument: Any) -> Any:
+        """The connection barrier: whatever is raised on behalf of one client ends that client's connection and nothing else."""
+        try:
+            return run(argument)
+        except Exception:
+            log.exception("Serving %s failed; its connection is closed.", connection)
+            connection.broken = True
+        return None
+
+    def _ready(self, connection: Connection) -> None:
+        """The wheel says that the socket is ready."""
+        if connection.react is not None:
+            self._serve(connection, connection.react, connection)
+
+    def _read(self, connection: Connection) -> None:
+        if connection.step is not None:  # done elsewhere: not listened to until then
+            return self._await(connection, NOTHING, None)
+        data = self._receive(connection)
+        if data:
+            self._advance(connection, connection.talk.feed, data)
+        elif data is not None:
+            self._close(connection)
+
+    def _advance(self, connection: Connection, run: Run | None, argument: Any) -> None:
+        """Feeds, handles, answers, until it is the client's turn, or a step comes back later."""
+        while run is not None:
+            step = connection.step = Step(connection, run, argument, time.monotonic())
+            do = self._wheel.do if run is self._handle else self._wheel.do_here
+            if not do(step):
+                return
+            run, argument = self._next(step)
+
+    def _perform(self, step: Step) -> None:
+        """Does a step, in any thread, unless it was given up while it waited for one."""
+        if step.subject.step is step:
+            step.result = self._attempt(step.subject, step.run, step.argument)
+
+    def _resume(self, step: Step) -> None:
+        """A step comes back."""
+        if step.subject.step is step:
+            self._serve(step.subject, self._go_on, step)
+        else:  # given up: only now is nobody inside the session any more
+            step.subject.talk.end()
+
+    def _go_on(self, step: Step) -> None:
+        self._advance(step.subject, *self._next(step))
+
+    def _next(self, step: Step) -> tuple[Run | None, Any]:
+        """What comes after a step, as function and argument; None when it is the client's turn."""
+        connection: Connection = step.subject
+        connection.step = None
+        if connection.broken:
+            return None, None
+        if step.run is self._handle:
+            return connection.talk.answer, step.result
+        if step.result is None:
+            self._settle(connection)
+            return None, None
+        self._flush(connection)
+        return self._handle, step.result
+
+    # -- reading and writing
+
+    def _receive(self, connection: Connection) -> bytes | None:
+        """What the client has sent; None when nothing is there yet, empty when the client has gone."""
+        try:
+            count = connection.sock.recv_into(self._buffer)
+        except BLOCKED:
+            return None
+        except OSError:
+            return b""
+        return self._buffer[:count].tobytes()
+
+    def _flush(self, connection: Connection) -> None:
+        """Writes what the session has to say, as far as the client takes it, and sets the time for what comes next."""
+        session = connection.talk
+        output = connection.unsent + session.take_output()
+        if not output and session.collecting is connection.collecting:
+            return
+        connection.collecting = session.collecting
+        connection.deadline = time.monotonic() + (self._data_seconds if session.collecting else self._idle_seconds)
+        if output:
+            self._send(connection, output)
+
+    def _send(self, connection: Connection, output: bytes) -> None:
+        try:
+            connection.unsent = output[connection.sock.send(output) :]
+        except BLOCKED:
+            connection.unsent = output
+        except OSError:
+            return self._close(connection)
+        if connection.unsent:
+            connection.deadline = time.monotonic() + self._send_seconds
+
+    def _settle(self, connection: Connection) -> None:
+        """Ends a turn of ours: writes, then waits for the client, or parts from it."""
+        session = connection.talk
+        if self._stopping is not None and session.between and not session.closed:
+            session.shut_down()
+        self._flush(connection)
+        if connection.gone:
+            return
+        if connection.unsent:
+            self._await(connection, WRITE, self._settle)
+        elif session.closed:
+            self._part(connection)
+        elif session.wants_tls:
+            self._begin_tls(connection)
+        else:
+            self._await(connection, READ, self._read)
+
+    def _await(self, connection: Connection, events: int, react: Callable[[Connection], None] | None) -> None:
+        """From now on `react(connection)` is called when the client can be read from, or written to."""
+        if connection.events != events:
+            if connection.events:
+                self._wheel.forget(connection.sock)
+            if events:
+                self._wheel.watch(connection.sock, events, self._ready, connection)
+        connection.events, connection.react = events, react
+
+    # -- endings
+
+    def _end(self, connection: Connection, last_words: Callable[[], None]) -> None:
+        """Ends the connection with the session's last words, which close it."""
+        connection.step = None
+        last_words()
+        self._settle(connection)
+
+    def _apologise(self, connection: Connection) -> None:
+        """After a failure of ours: 451 for a message that waits for its answer, 421 otherwise."""
+        session, connection.broken = connection.session, False
+        if session is None or session.closed or connection.gone:
+            return self._close(connection)
+        last_words = session.abandon if session.pending else session.shut_down
+        self._attempt(connection, lambda connection: self._end(connection, last_words), connection)
+        if connection.broken:
+            self._close(connection)
+
+    def _part(self, connection: Connection) -> None:
+        """Says that nothing more will come, and waits a moment for the client to hear it."""
+        try:
+            if isinstance(connection.sock, ssl.SSLSocket):
+                with suppress(ssl.SSLError):  # the client's own farewell is not waited for
+                    connection.sock.unwrap()
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return self._close(connection)
+        connection.deadline = time.monotonic() + LINGERING
+        self._await(connection, READ, self._discard)
+
+    def _discard(self, connection: Connection) -> None:
+        if self._receive(connection) == b"":
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        if connection.gone:
+            return
+        self._await(connection, NOTHING, None)
+        connection.sock.close()
+        connection.gone = True
+        self._connections.discard(connection)
+        self._peers[connection.peer] -= 1
+        if not self._peers[connection.peer]:
+            del self._peers[connection.peer]
+        if connection.session is not None and connection.step is None:
+            connection.session.end()
+        connection.step = None
+
+    # -- TLS
+
+    def _begin_tls(self, connection: Connection) -> None:
+        assert self._certificate is not None, "STARTTLS was offered without a certificate"
+        self._await(connection, NOTHING, None)
+        connection.deadline = time.monotonic() + self._send_seconds
+        context = self._certificate.context()
+        try:
+            connection.sock = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:  # ssl.SSLError is one
+            return self._no_tls(connection, error)
+        self._shake_hands(connection)
+
+    def _shake_hands(self, connection: Connection) -> None:
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        try:
+            connection.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._await(connection, READ, self._shake_hands)
+        except ssl.SSLWantWriteError:
+            self._await(connection, WRITE, self._shake_hands)
+        except OSError as error:
+            self._no_tls(connection, error)
+        else:
+            self._secured(connection)
+
+    def _no_tls(self, connection: Connection, error: OSError) -> None:
+        log.info("No TLS with %s: %s", connection, error)
+        self._close(connection)
+
+    def _secured(self, connection: Connection) -> None:
+        if connection.session is None:
+            return self._greet(connection)
+        connection.session.tls_started()
+        self._settle(connection)
+
+    # -- the clock
+
+    def _tick(self, now: float) -> None:
+        """Looks at every deadline, and at what could not be had a moment ago."""
+        self._next_tick = now + TICK
+        for connection in tuple(self._connections):
+            if self._is_overdue(connection, now):
+                self._serve(connection, self._overdue, connection)
+        self._wheel.see_to_deputy()
+        if not self._accepting and self._stopping is None:
+            self._accept_more()
+
+    def _is_overdue(self, connection: Connection, now: float) -> bool:
+        if self._stopping is not None and now > self._stopping and connection.react != self._discard:
+            return True
+        step = connection.step
+        return now > (connection.deadline if step is None else step.began + self._handler_seconds)
+
+    def _overdue(self, connection: Connection) -> None:
+        session, step = connection.session, connection.step
+        if session is not None and step is not None and step.run is self._handle:
+            log.error("A message of %s is not handled in time; its client hears 451.", connection)
+            self._end(connection, session.abandon)
+        elif session is not None and step is None and connection.react == self._read:
+            self._end(connection, session.timed_out if self._stopping is None else session.shut_down)
+        else:  # it does not take our replies, shakes no hands, or its session is stuck in another thread
+            self._close(connection)
