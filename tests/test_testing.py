@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from lamson.server import SMTPReceiver
 
 from lamson import testing
 from lamson.errors import SMTPError
@@ -19,6 +18,7 @@ from lamson.mail import MailResponse
 from lamson.queue import Queue
 from lamson.relay import QueueRelay
 from lamson.routing import Router, RoutingBase
+from lamson.server import SMTPReceiver
 from lamson.state import MemoryStorage
 
 HERE = sys.modules[__name__]
