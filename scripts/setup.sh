@@ -37,7 +37,7 @@ set_up() {
     fi
     say "Setting up $1 with $("$python" --version) (half a minute) ..."
     "$python" -m venv --clear "$1" || fail "$python could not make a virtual environment in $PWD/$1; what it says is above."
-    "$1/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$2" ||
+    "$1/bin/python" -m pip install -qq --disable-pip-version-check --editable "$2" ||
         fail "pip could not install what Lamson needs; what it says is above. It needs a network, or a package index that it can reach."
     printf '%s\n' "$stamp" >"$1/installed"
 }

@@ -89,7 +89,7 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
         assert answer["Subject"] == "Re: Help"
         assert project.states() == {(machine, ann): "OPEN"}
         project.send(ann, "support@test.com", body="More of it.")
-        assert "More of it.\r\n" in [message.body() for message in project.messages("run/queue", 2)]
+        assert "More of it.\n" in [message.body() for message in project.messages("run/queue", 2)]
         project.send(ann, "support-close@test.com")
         assert project.states()[machine, ann] == "START"
         assert project.reasons() == []

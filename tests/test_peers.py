@@ -53,7 +53,7 @@ def taken(router: RoutingBase) -> Taken:
 
 
 @pytest.fixture
-def receiver(router: RoutingBase, tmp_path: Path) -> Iterator[SMTPReceiver]:
+def receiver(router: RoutingBase, taken: Taken, tmp_path: Path) -> Iterator[SMTPReceiver]:
     """Offers all that it can: TLS, and AUTH for ann."""
     certificate = self_signed(tmp_path)
     server = SMTPReceiver("127.0.0.1", 0, router=router, certificate=certificate, authenticate=lambda *pair: pair == ("ann", "secret"))

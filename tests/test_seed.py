@@ -94,7 +94,7 @@ def test_a_conversation_from_start_to_posting(blog: Project) -> None:
     (asked,) = blog.messages("run/queue", 1)
     assert asked["To"] == ANN
     assert blog.states() == {(MACHINE, ANN): "NEW_USER"}
-    assert [kept.body() for kept in blog.messages("run/pending", 1)] == ["Hi there.\r\n"]
+    assert [kept.body() for kept in blog.messages("run/pending", 1)] == ["Hi there.\n"]
 
     blog.send(ANN, asked["From"])
     assert blog.states() == {(MACHINE, ANN): "POSTING"}
@@ -132,7 +132,7 @@ def test_a_message_that_no_state_takes_is_kept_with_the_reason(blog: Project) ->
     blog.start()
     blog.send(ANN, "diary-confirm-12345@osb.test.com")
     (kept,) = blog.messages("run/undeliverable", 1)
-    assert kept.body() == "Hi there.\r\n"
+    assert kept.body() == "Hi there.\n"
     (reason,) = blog.reasons()
     assert "START" in reason
     assert blog.states() == {}
