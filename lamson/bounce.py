@@ -8,6 +8,7 @@ it is no bounce. `lamson.mail` calls `detect` when an application asks; nothing 
 from __future__ import annotations
 
 import functools
+import html
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,21 +26,31 @@ SECONDARY_STATUS_CODES: dict[str, str] = dict(status.SUBJECTS)
 #: Second and third number written together ("11" for 1.1, "726" for 7.26) -> what they say.
 COMBINED_STATUS_CODES: dict[str, str] = {key.replace(".", ""): text for key, text in status.DETAILS.items()}
 
-#: Header -> what it looks like in a bounce that is no RFC 3464 report. Each that matches adds `MATCH` to the score. Applications may add.
+#: Header -> what it looks like in a bounce that is no RFC 3464 report. Each that matches adds `MATCH` to the score, and so do the words of
+#: the text under "Body", which is looked at only when a header matched. Applications may add.
 BOUNCE_MATCHERS: dict[str, re.Pattern[str]] = {
     "Return-Path": re.compile(r"\A<\s*>\Z"),
-    "From": re.compile(r"mailer[-_ ]?daemon|postmaster|mail(?:er)? (?:delivery |sub|admin)", re.IGNORECASE),
+    "From": re.compile(r"mailer[-_ ]?daemon|postmaster|mail(?:er)? (?:delivery |sub|admin)|delivery (?:sub)?system", re.IGNORECASE),
+    "Content-Type": re.compile(r"multipart/report", re.IGNORECASE),
     "Subject": re.compile(
-        r"undeliver(?:able|ed)|(?:returned|returning|failed) (?:mail|message|email)|return(?:ed)? to sender"
-        r"|(?:delivery|message) (?:status|failure|error|problem|delayed|warning|has failed)|deliver(?:y|ing)? (?:has )?failed"
-        r"|failure (?:notice|delivery)|(?:mail|message) (?:delivery|status|system|could not be|not) (?:fail|error|delivered|warning)"
-        r"|could ?n.t be delivered|(?:could|can)not (?:be )?deliver|user unknown|mail delivery|non remis|unzustellbar|delivery notification",
+        r"undeliver(?:able|ed)|(?:returned|returning|failed|rejected) (?:mail|message|email)|(?:return(?:ed|ing)?|back) to sender"
+        r"|(?:delivery|message|mail) (?:status|failure|failed|error|problem|delayed|warning|has failed)|deliver(?:y|ing)? (?:has )?failed"
+        r"|failure notice|(?:could ?n.t|(?:could|can)not|not yet) be(?:en)? delivered|non[- ]?delivery|user unknown|non remis|unzustellbar"
+        r"|delivery notification|delayed \d+ hours|failed mail",
         re.IGNORECASE,
     ),
     "X-Failed-Recipients": re.compile("@"),
+    "Body": re.compile(
+        r"(?:could|can|was|were)(?:n.t| ?not) (?:be )?(?:delivered|sent|accept|reach)|(?:unable|failed) to (?:deliver|reach)"
+        r"|undeliver(?:able|ed)|(?:delivery|message|mail) (?:to|of|has|was|failed|failure|error).{0,60}(?:fail|reject|delay|refus)"
+        r"|(?:user|recipient|mailbox|address|account|host)[^.\n]{0,60}(?:unknown|not found|not exist|unavailable|full|disabled|invalid)"
+        r"|(?:unknown|invalid|no such|bad|inactive) (?:\w+ )?(?:user|recipient|mailbox|address|account|host)|did not reach the following"
+        r"|permanent (?:\w+ )?(?:error|failure)|delivery fail|not yet been delivered|non remis|returned to sender|over quota|exceeded",
+        re.IGNORECASE,
+    ),
 }
 
-#: What one matching header adds to the score.
+#: What one that matches adds to the score.
 MATCH = 0.25
 
 #: Characters of a bounce's text that are searched for recipients and codes.
@@ -51,20 +62,25 @@ _UNKNOWN: Status = (0, "Unknown")
 _ENHANCED = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.]*\d)")
 _REPLY = re.compile(r"(?<![\d.])([45])\d\d(?=[ -])")
 _DELAYED = re.compile(
-    r"\bdelay(?:ed)?\b|\bwarning\b|still (?:being|trying)|will (?:be )?retr(?:y|ied)|keep trying|not yet been", re.IGNORECASE
+    r"\bdelayed\b|still (?:being|trying)|will (?:be )?(?:retr(?:y|ied)|continue|keep)|keep trying|not yet been|do not need to resend"
+    r"|warning message only|yet undelivered|continuing to try",
+    re.IGNORECASE,
 )
-_ADDRESS = r"[^\s<>()\[\]@,;:\"']{1,64}@[^\s<>()\[\]@,;:\"']{1,255}"
-_FAILED = re.compile(
-    rf"^[ \t>]*<?({_ADDRESS})>?(?:[ \t]*[:;(].*|[ \t]*(?:\.\.\.|-).*)?$"  # alone on its line, or with a reason behind it
-    rf"|<({_ADDRESS})>(?:\.\.\.|:)"  # sendmail and qmail
-    rf"|^[ \t]*(?:To|Recipient|Final-Recipient|Original-Recipient)[ \t]*:[ \t]*(?:rfc822;)?[ \t]*<?({_ADDRESS})>?",
-    re.MULTILINE | re.IGNORECASE,
-)
+_ADDRESS = r"[^\s<>()\[\]@,;:\"'=]{1,64}@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+"
+_LISTED = re.compile(rf"^[ \t>*-]*<?({_ADDRESS})>?[ \t]*(?:[:;(.-].*|on .*)?$|<({_ADDRESS})>(?:\.\.\.|:)", re.MULTILINE)
+_QUOTED_HEADER = re.compile(r"^[ \t]*(?:to|cc|subject|sent|from|date)[ \t]*:.*$", re.MULTILINE | re.IGNORECASE)
+_ANY_ADDRESS = re.compile(_ADDRESS)
 _COPY = re.compile(
-    r"^[> \t-]*(?:below this line is a copy|this is a copy of|original message|unsent message|message header|message text|"
-    r"the (?:original|first .* of the) message|received: from |return-path:|message-id:)",
+    r"^[>* \t-]*(?:below this line is a copy|this is a copy of|a copy of|original message|unsent message|message (?:header|text)|"
+    r"the (?:original|first .{0,40}of the) message|header of|your message (?:follows|reads)|received: from |return-path:|message-id:)",
     re.MULTILINE | re.IGNORECASE,
 )
+_FAILURE_LINE = re.compile(
+    r"fail|unknown|undeliver|invalid|not (?:be )?(?:deliver|found|accept|exist|known|recogni)|reject|refus|disabled|full|quota|unavailable"
+    r"|delay|recipient|rcpt|mailbox|deliver",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"<[a-zA-Z/!][^<>@]*+>")
 
 
 class Part(Protocol):
@@ -98,7 +114,7 @@ class Message(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One recipient of a report. `status` "" when the report names none."""
+    """One recipient of a report: the address that was mailed to, as far as the report tells."""
 
     recipient: str
     action: str
@@ -130,12 +146,12 @@ class BounceAnalyzer:
         return self.score > threshold
 
     def is_hard(self) -> bool:
-        """A probable bounce, and for good: class 5."""
-        return self.probable() and self.primary_status[0] > 4
+        """A probable bounce, and for good: the mail was given up, be the last error 4.4.7 (RFC 3464 §2.3.3: failed)."""
+        return self.probable() and self.action == "failed"
 
     def is_soft(self) -> bool:
         """A probable bounce, and not for good."""
-        return self.probable() and self.primary_status[0] <= 4
+        return self.probable() and self.action != "failed"
 
     def _numbers(self) -> tuple[str, str, str] | None:
         codes = (_ENHANCED.search(failure.status) for failure in self.failures)
@@ -211,7 +227,7 @@ def detect(message: Message) -> BounceAnalyzer:
     blocks = [block for part in parts if part.content_type in _REPORTS for block in _blocks(part.body)]
     if blocks:
         _read_report(found, blocks)
-    if not found.failures and not any(block.get("action") for block in blocks):
+    if not found.failures and not any(_failure(block).action for block in blocks):
         _read_signs(found, message)
     return found
 
@@ -228,7 +244,11 @@ def _own_parts(part: Part) -> Iterator[Part]:
 
 
 def _notification(parts: list[Part]) -> str | None:
-    return next((part.body for part in parts if part.content_type == "text/plain" and isinstance(part.body, str)), None)
+    for kind in ("text/plain", "text/html"):
+        text = next((part.body for part in parts if part.content_type == kind), None)
+        if isinstance(text, str):
+            return text if kind == "text/plain" else html.unescape(_TAG.sub(" ", text))
+    return None
 
 
 def _original(parts: list[Part]) -> Part | None:
@@ -263,17 +283,22 @@ def _read_report(found: BounceAnalyzer, blocks: list[dict[str, str]]) -> None:
 
 
 def _failure(block: dict[str, str]) -> Failure:
-    """One recipient's fields (RFC 3464 §2.3). Without an action the status' class tells it."""
+    """One recipient's fields (RFC 3464 §2.3), by the address that we had mailed to where it is named. Without a known action the
+    status' class tells it."""
     code = _ENHANCED.search(block.get("status", "")) or _ENHANCED.search(block.get("diagnostic-code", ""))
     said = code[0] if code else ""
     words = block.get("action", "").lower().split()
-    action = words[0].strip("()") if words else {"5": "failed", "4": "delayed"}.get(said[:1], "")
-    if action in ("failed", "failure") and not said:
-        said = "5.0.0"
-    recipient = _recipient(block.get("final-recipient", "")) or _recipient(block.get("original-recipient", ""))
-    return Failure(
-        recipient, action.replace("failure", "failed"), said, _typed(block.get("diagnostic-code", "")), _typed(block.get("remote-mta", ""))
-    )
+    action = words[0].strip("()") if words else ""
+    if action not in _ACTIONS:
+        action = {"5": "failed", "4": "delayed"}.get(said[:1], "")
+    final, original = _recipient(block.get("final-recipient", "")), _recipient(block.get("original-recipient", ""))
+    recipient = original if "@" in original else final
+    said = said or {"failed": "5.0.0", "delayed": "4.0.0"}.get(action, "")
+    return Failure(recipient, action, said, _typed(block.get("diagnostic-code", "")), _typed(block.get("remote-mta", "")))
+
+
+#: RFC 3464 §2.3.3. Of these, delivered, relayed and expanded are no bounce.
+_ACTIONS = {"failed", "delayed", "delivered", "relayed", "expanded"}
 
 
 def _typed(text: str) -> str:
@@ -290,7 +315,7 @@ def _recipient(text: str) -> str:
 
 
 def _read_signs(found: BounceAnalyzer, message: Message) -> None:
-    """Scores the headers and, when they look like a bounce, reads the text for recipients and a code."""
+    """Scores the headers and, when one looks like a bounce, reads the text for more signs, recipients and a code."""
     base = message.base
     for name, pattern in BOUNCE_MATCHERS.items():
         value = base.get(name)
@@ -298,29 +323,47 @@ def _read_signs(found: BounceAnalyzer, message: Message) -> None:
             found.headers[name] = value
     if isinstance(message.From, str) and address.bare_address(message.From) == address.NULL:
         found.headers.setdefault("Return-Path", "<>")
-    found.score = min(1.0, MATCH * len(found.headers.keys() & BOUNCE_MATCHERS.keys()))
-    if found.probable():
-        text = found.notification or (base.body if isinstance(base.body, str) else "")
-        found.notification = text
-        _read_text(found, text[:SEARCHED], base)
+    signs = len(found.headers.keys() & BOUNCE_MATCHERS.keys())
+    if signs:
+        found.notification = found.notification or (base.body if isinstance(base.body, str) else "")
+        text = found.notification[:SEARCHED]
+        words = BOUNCE_MATCHERS.get("Body")
+        found.score = min(1.0, MATCH * (signs + (words is not None and words.search(text) is not None)))
+        if found.probable():
+            _read_text(found, text, base)
 
 
 def _read_text(found: BounceAnalyzer, text: str, base: Part) -> None:
     copy = _COPY.search(text)
     told = text[: copy.start()] if copy else text
     named = base.get("X-Failed-Recipients")
-    hits = [next(filter(None, hit)).rstrip(".") for hit in _FAILED.findall(told)]
-    recipients = address.bare_addresses(named) if named else address.bare_addresses(hits)
-    code = _code_in(told, base.get("Subject") or "")
-    action = "failed" if code.startswith("5") else "delayed"
+    recipients = address.bare_addresses(named) if named else _recipients_in(told or text, base)
+    action = "delayed" if _DELAYED.search(f"{base.get('Subject') or ''}\n{told}") else "failed"
+    code = _code_in(told, action)
     found.failures = [Failure(recipient, action, code) for recipient in recipients or [""]]
 
 
-def _code_in(text: str, subject: str) -> str:
+def _recipients_in(text: str, base: Part) -> list[str]:
+    """Addresses that stand alone on a line, else those on a line that speaks of a failure, else any; never the sender's, nor a daemon's."""
+    ours = {*address.bare_addresses(base.get("To")), *address.bare_addresses(base.get("From"))}
+    text = _QUOTED_HEADER.sub("", text)
+    listed = [next(filter(None, hit)) for hit in _LISTED.findall(text)]
+    lines = [line for line in text.splitlines() if _FAILURE_LINE.search(line)]
+    for candidates in (listed, _ANY_ADDRESS.findall("\n".join(lines)), _ANY_ADDRESS.findall(text)):
+        others = [one for one in address.bare_addresses(candidates) if one not in ours and not one.startswith(_DAEMONS)]
+        if others:
+            return others
+    return []
+
+
+_DAEMONS = ("mailer-daemon@", "postmaster@")
+
+
+def _code_in(text: str, action: str) -> str:
     """An enhanced status out of free text: one that stands there, else what a reply code or the words tell."""
-    if found := _ENHANCED.search(text):
-        return found[0]
-    if _DELAYED.search(subject) or (not _REPLY.search(text) and _DELAYED.search(text)):
+    if enhanced := _ENHANCED.search(text):
+        return enhanced[0]
+    if action == "delayed":
         return "4.0.0"
     reply = _REPLY.search(text)
     return f"{reply[1]}.0.0" if reply else "5.0.0"
@@ -342,7 +385,7 @@ def bounce_to(soft: Handler | None = None, hard: Handler | None = None, threshol
         def handle(message: Any, *args: Any, **captures: Any) -> Any:
             target = None
             if message.is_bounce(threshold):
-                target = hard if message.bounce.primary_status[0] > 4 else soft
+                target = hard if message.bounce.action == "failed" else soft
             if target is None:
                 return function(message, *args, **captures)
             return target(message, **_taken(target, captures))

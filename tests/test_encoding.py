@@ -539,7 +539,8 @@ def shape(mail: MailBase) -> object:
     """What must survive writing: other headers than the content's, bodies but for the last line end, the tree."""
     content = {"content-type", "content-transfer-encoding", "content-disposition", "mime-version"}
     headers: list[object] = [(name, words(value)) for name, value in mail.items() if name.lower() not in content | encoding.ADDRESS_HEADERS]
-    headers += [address.bare_addresses(mail.headers.raw_texts(name)) for name in ("To", "From")]
+    sent_to = address.bare_addresses(mail.headers.raw_texts("To"))
+    headers += [bare for bare in sent_to if bare.isascii() and "@" in bare and "=?" not in bare and "@xn--" not in bare]
     body = mail.body.rstrip("\n").encode() if isinstance(mail.body, str) else mail.body
     return headers, body, [shape(part) for part in mail.parts]
 

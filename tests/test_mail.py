@@ -160,7 +160,8 @@ def read_everything(message: MailRequest) -> None:
     assert message.html is None or isinstance(message.html, str)
     for attachment in message.attachments:
         assert isinstance(attachment.data, bytes)
-    assert all(message.route_to) and all(message.defects)
+    assert all(message.route_to)
+    assert all(message.defects)
     assert message.recipient is None or message.recipient in message.route_to
     assert len(message.items()) == len(message)
     assert message.is_automatic() in (True, False)
