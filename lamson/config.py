@@ -56,8 +56,14 @@ def explain(name: str, error: BaseException, project: str) -> str:
     """One line for an error raised while `name` was imported: the place in the project, the error, the remedy."""
     if isinstance(error, ModuleNotFoundError) and error.name and (error.name == name or name.startswith(error.name + ".")):
         return f"There is no module {name} in {project}. Write {name.replace('.', '/')}.py, or name another: -boot config.boot"
-    what = str(error) if isinstance(error, LamsonError) else f"{type(error).__name__}: {error}"
-    return " ".join(f"{_place(error, project)}: {what.rstrip('.')}. {_remedy(error)}".split())
+    return " ".join(f"{_place(error, project)}: {_what(error).rstrip('.')}. {_remedy(error)}".split())
+
+
+def _what(error: BaseException) -> str:
+    """The error in words. Our own are sentences already; a syntax error names the file and line, which we do."""
+    if isinstance(error, LamsonError):
+        return str(error)
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
 
 
 def _remedy(error: BaseException) -> str:

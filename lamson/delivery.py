@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from lamson import trace
-from lamson.errors import DatabaseError, Fault, QueueError, RelayError, SMTPError
+from lamson.errors import DatabaseError, Fault, PermanentError, QueueError, RelayError, SMTPError
 from lamson.state import StateStorage
 from lamson.status import Reply
 
@@ -50,6 +50,12 @@ class Carrier(Protocol):
 
     def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
         """Sends now. Returns the recipients that were not taken, each with why; empty when all were taken."""
+
+    def close(self) -> None:
+        """Lets go of what it keeps open; it may be used again."""
+
+    def close_idle(self) -> None:
+        """Lets go of what it has not used for a while."""
 
 
 class HeldPush(Protocol):
@@ -170,6 +176,8 @@ class Delivery:
                 self._commit_or_roll_back()
             else:
                 self.roll_back()
+                if isinstance(error, PermanentError):  # a handler wanted to send what can never be sent, as a message in a loop
+                    raise SMTPError(error.reply.code, error.reply.text, error.reply.status) from error
                 self._raise_diagnosed(error)
         finally:
             self.open = False

@@ -50,7 +50,10 @@ class SMTPError(LamsonError):
 
 
 class RelayError(LamsonError):
-    """Mail that the next server did not take. `reply` is its answer, or ours where it gave none; `recipients` are those it concerns (empty: all)."""
+    """Mail that the next server did not take.
+
+    `reply` is its answer, or ours where it gave none; `recipients` are those it concerns (empty: all).
+    """
 
     def __init__(self, failed: Reply, recipients: tuple[str, ...] = ()) -> None:
         self.reply = failed

@@ -133,9 +133,11 @@ class Outbox:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         self._threads = []
+        for carrier in self.carriers.values():
+            carrier.close()
 
     def drain(self, deadline: float = 10.0) -> bool:
-        """Sends in this thread what is due now, `deadline` seconds at most. True when nothing due is left; what failed for now is not due."""
+        """Sends in this thread what is due now, `deadline` seconds at most. True when nothing due is left; what failed is not due."""
         until = time.monotonic() + deadline
         self._identify()
         while time.monotonic() < until:
@@ -209,8 +211,9 @@ class Outbox:
         purged = time.monotonic()
         while not self._stopping:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping, self.lease / 3)
+                self._wake.wait_for(lambda: self._stopping, min(self.lease / 3, 30.0))
             try:
+                self._close_idle()
                 if self._sending:
                     self._renew()
                 if time.monotonic() - purged > PURGE:
@@ -218,6 +221,10 @@ class Outbox:
                     self.purge()
             except Exception:
                 log.exception("The outbox could not renew its leases or purge; another process may send the same mail again.")
+
+    def _close_idle(self) -> None:
+        for carrier in self.carriers.values():
+            carrier.close_idle()
 
     def _renew(self) -> None:
         with self.database.connected() as connection:

@@ -340,18 +340,19 @@ def start_server(  # the order of 1.x
 
 
 def work(load: Callable[[], Any], sockets: Sockets, ending: Ending, tell: Tell) -> None:
-    """Boots, takes mail until it is told to end, and finishes what it has begun: first the receiver, then the outbox."""
+    """Boots, takes mail until it is told to end, and finishes what it has begun: the receiver, the outbox, the database's connections."""
     with ExitStack() as stack:
         settings = load()
+        stack.callback(getattr(getattr(settings, "database", None), "dispose", bool))
         for service in (getattr(settings, "outbox", None), settings.receiver):
             if service is not None:
                 service.start(**({"sockets": sockets} if service is settings.receiver and sockets else {}))
                 stack.callback(service.stop)
         where = address_text(settings.receiver)
-        log.info("Takes mail on %s: process %s.", where, os.getpid())
         tell(where)
-        log.info("Ends because of %s: finishes what it has begun.", ending.get())
-    log.info("Ended: process %s.", os.getpid())
+        log.info("process %s is up", os.getpid())
+        log.info("told to end by %s: finishes what it has begun", ending.get())
+    log.info("process %s has ended", os.getpid())
 
 
 def address_text(receiver: Any) -> str:
@@ -541,7 +542,7 @@ class Crew:
     def _tend(self) -> None:
         while True:
             with suppress(Empty):
-                log.info("Ends because of %s.", self._ending.get(timeout=4 * GLANCE))
+                log.info("told to end by %s", self._ending.get(timeout=4 * GLANCE))
                 return
             self._bury()
             if len(self._born) < self._count and time.monotonic() >= self._not_before:

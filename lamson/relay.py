@@ -75,6 +75,9 @@ class BaseRelay:
     def close(self) -> None:
         """Lets go of what it keeps open; it may be used again."""
 
+    def close_idle(self) -> None:
+        """Lets go of what it has not used for a while."""
+
     # -- what applications call
 
     def deliver(self, message: Sendable, To: str | Iterable[str] | None = None, From: str | None = None) -> None:

@@ -63,7 +63,8 @@ SUBJECTS: dict[str, str] = {
     "7": "Security or policy status",
 }
 
-#: Subject and detail, as registered by IANA's "SMTP Enhanced Status Codes" (RFC 5248; RFC 3463, 3886, 4468, 4954, 6531, 6710, 7372, 7504, 7505, 8616).
+#: Subject and detail, as registered by IANA's "SMTP Enhanced Status Codes" (RFC 5248; RFC 3463, 3886, 4468, 4954, 6531, 6710, 7372,
+#: 7504, 7505, 8616).
 DETAILS: dict[str, str] = {
     "0.0": "Other undefined status",
     "1.0": "Other address status",
@@ -178,7 +179,7 @@ class Reply:
         return self.code >= 500
 
     def __bytes__(self) -> bytes:
-        """The wire form, CRLF ended. Whatever is not printable ASCII becomes `?` (RFC 5321 §4.2: textstring), so no text can start a line."""
+        """The wire form, CRLF ended. What is not printable ASCII becomes `?` (RFC 5321 §4.2: textstring), so no text can start a line."""
         prefix = f"{self.status} " if self.status else ""
         lines = [prefix + _UNSPEAKABLE.sub("?", line) for line in (self.text or REPLY_TEXTS.get(self.code, "")).split("\n")]
         last = len(lines) - 1

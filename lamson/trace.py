@@ -32,7 +32,7 @@ def working_on(thing: Any) -> Iterator[None]:
 
 
 class DeliveryFilter(logging.Filter):
-    """Gives each log record an attribute `delivery`: the current delivery's id, `-` outside one. Name it in `logging.conf`'s formatter as `%(delivery)s`."""
+    """Gives each log record an attribute `delivery`: the current delivery's id, `-` outside one, for formats with `%(delivery)s`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.delivery = getattr(CURRENT.get(), "id", "-")

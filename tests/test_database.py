@@ -33,6 +33,10 @@ class Row(AppBase):
 class Carrier:
     name = "default"
 
+    def close(self) -> None: ...
+
+    def close_idle(self) -> None: ...
+
     def destination(self, rcpt_to: str) -> str:
         return "next:25"
 

@@ -23,6 +23,10 @@ class Carrier:
         self.did = did
         self.failure = failure
 
+    def close(self) -> None: ...
+
+    def close_idle(self) -> None: ...
+
     def destination(self, rcpt_to: str) -> str:
         return ""
 

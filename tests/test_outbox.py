@@ -38,6 +38,10 @@ class Carrier:
         self.sent: list[Outgoing] = []
         self.tried: list[Outgoing] = []
 
+    def close(self) -> None: ...
+
+    def close_idle(self) -> None: ...
+
     def destination(self, rcpt_to: str) -> str:
         return rcpt_to.rpartition("@")[2]
 

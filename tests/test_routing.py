@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lamson.mail import MailRequest
 
 from lamson.delivery import Locks, current
 from lamson.errors import Conflict, Fault, RoutingError, SMTPError
+from lamson.mail import MailRequest
+from lamson.relay import Relay
 from lamson.routing import MemoryStorage, RoutingBase, ShelveStorage, StateStorage
 
 RAW = b"From: ann@ex.org\r\nTo: list@test.com\r\nSubject: hi\r\nMessage-ID: <1@ex.org>\r\n\r\nhello\r\n"
@@ -377,6 +378,16 @@ def test_an_smtp_error_is_the_clients_answer_and_moves_nothing(router: RoutingBa
     outcomes = router.deliver(mail(["no@x", "yes@x"]))
     assert [each.reply.code for each in outcomes] == [554, 250]
     assert kept.pushed == []
+
+
+def test_a_message_in_a_loop_is_refused_and_not_tried_for_days(router: RoutingBase) -> None:
+    @router.route(".+")
+    def START(message: Any) -> Any:
+        Relay().deliver(message)
+
+    looping = MailRequest("127.0.0.1", "ann@ex.org", "list@test.com", b"Received: from a by b; now\r\n" * 51 + RAW)
+    with pytest.raises(SMTPError, match=r"554 5\.4\.6"):
+        router.deliver(looping)
 
 
 def test_a_fault_is_451_and_never_the_undeliverable_queue(router: RoutingBase) -> None:

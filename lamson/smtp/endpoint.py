@@ -32,6 +32,8 @@ def bind(address: Address, mode: int = 0o660) -> socket.socket:
 
 
 def _bind_port(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"Cannot listen on {host}:{port}: a port is a number from 0 to 65535. Correct the port in the settings.")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
@@ -45,21 +47,21 @@ def _bind_port(host: str, port: int) -> socket.socket:
     try:
         sock.bind(address)
         sock.listen(BACKLOG)  # two sockets with SO_REUSEADDR may be bound to one port; only this tells that another has it
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         sock.close()
         raise ConfigError(f"Cannot listen on {host}:{port}: {_why(error)}") from error
     return sock
 
 
-def _why(error: Exception) -> str:
-    number = getattr(error, "errno", None)
+def _why(error: OSError) -> str:
+    number = error.errno
     if number == errno.EADDRINUSE:
         return "another program has this port. Stop that one (`lamson stop` if it is one of ours), or choose another port in the settings."
     if number == errno.EACCES:
         return "ports below 1024 are root's. Start as root with -uid and -gid, or choose another port in the settings."
     if number == errno.EADDRNOTAVAIL:
         return "this machine does not have that address. Correct the host in the settings."
-    return f"{getattr(error, 'strerror', None) or error}."
+    return f"{error.strerror or error}."
 
 
 def _bind_path(path: str, mode: int) -> socket.socket:

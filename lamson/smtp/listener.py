@@ -36,6 +36,8 @@ TICK = 0.5
 #: Seconds that a connection which we ended is still read from. Closing it with bytes unread would send a reset, and the client might lose
 #: our last reply (RFC 1122 §4.2.2.13).
 LINGERING = 2.0
+#: The same, and the time between two looks, when the listener stops.
+HURRY = 0.1
 #: Octets read at a time. More than a TLS record has, so that none of it stays behind in the TLS layer, where the selector cannot see it.
 READ_SIZE = 256 * 1024
 
@@ -149,19 +151,21 @@ class Listener:
         self._wheel.join(self._stopping + LINGERING + 2 * TICK)
 
     def _turn(self) -> bool:
-        """What the wheel does after each look at the sockets; False when it was the last."""
+        """What the wheel does between two looks at the sockets; False when it was the last."""
         now = time.monotonic()
         if self._stopping is not None and self._socket.fileno() >= 0:
             self._begin_to_stop()
         if now >= self._next_tick:
             self._tick(now)
-        self._wheel.timeout = TICK if self._connections or not self._accepting else None
+        idle = self._accepting and not self._connections
+        self._wheel.timeout = None if idle else max(0.0, self._next_tick - now)
         return bool(self._connections) or self._stopping is None
 
     def _begin_to_stop(self) -> None:
         if self._accepting:
             self._wheel.forget(self._socket)
             self._accepting = False
+        self._next_tick = 0.0
         self._socket.close()
         if self._given is None and isinstance(self.address, str):
             with suppress(OSError):
@@ -372,7 +376,7 @@ class Listener:
             connection.sock.shutdown(socket.SHUT_WR)
         except OSError:
             return self._close(connection)
-        connection.deadline = time.monotonic() + LINGERING
+        connection.deadline = time.monotonic() + (LINGERING if self._stopping is None else HURRY)
         self._await(connection, READ, self._discard)
 
     def _discard(self, connection: Connection) -> None:
@@ -433,7 +437,7 @@ class Listener:
 
     def _tick(self, now: float) -> None:
         """Looks at every deadline, and at what could not be had a moment ago."""
-        self._next_tick = now + TICK
+        self._next_tick = now + (TICK if self._stopping is None else HURRY)
         for connection in tuple(self._connections):
             if self._is_overdue(connection, now):
                 self._serve(connection, self._overdue, connection)

@@ -59,7 +59,7 @@ class Wheel:
     """Turns until it is told not to. Its owner gives it three functions and the size of the pool.
 
     `perform(step)` does a step, in any thread, and must not raise. `resume(step)` is called at the wheel when a step comes back. `turn()`
-    is called at the wheel after each look at the sockets, and says whether to go on.
+    is called at the wheel before each look at the sockets, and says whether to go on.
     """
 
     def __init__(self, perform: Take, resume: Take, turn: Callable[[], bool], threads: int) -> None:
@@ -162,13 +162,13 @@ class Wheel:
         self.see_to_deputy()
         self._hear(None)
         while self.mine:
+            if not self._go_on():
+                return self._finish()
             for key, _ in self._selector.select(self.timeout):
                 react, subject = key.data
                 react(subject)
                 if not self.mine:
                     return
-            if not self._go_on():
-                return self._finish()
 
     def see_to_deputy(self) -> None:
         """Makes sure that there is one: the system may have had no thread to give."""
