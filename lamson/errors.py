@@ -10,7 +10,6 @@
     ├── RoutingError               also TypeError and AssertionError (1.x raised the one, Salmon the other)
     ├── AddressError               also ValueError
     ├── EncodingError              also ValueError
-    ├── DataError                  DATA that cannot be taken: owns the reply
     ├── QueueError                 `.data` is what could not be queued or read
     ├── ViewError                  a template that is missing, has no header block, or names a variable nobody gave
     ├── DatabaseError              the database cannot be opened or is of another version
@@ -93,14 +92,6 @@ class AddressError(LamsonError, ValueError):
 
 class EncodingError(LamsonError, ValueError):
     """Something that cannot be written as mail."""
-
-
-class DataError(LamsonError):
-    """Message data that is refused. `reply` is what the client hears after its final dot."""
-
-    def __init__(self, refused: Reply) -> None:
-        self.reply = refused
-        super().__init__(str(refused))
 
 
 class QueueError(LamsonError):
