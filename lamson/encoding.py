@@ -147,8 +147,9 @@ def codec_of(charset: str | None) -> str | None:
     """Python's codec for a declared charset, None if there is none or it is no charset."""
     if not charset or len(charset) > 60:
         return None
+    known = _CODECS.get(charset.lower().replace("-", "_"))  # most are spelt well, and normalising takes ten times as long
     words = charset.split()
-    return _CODECS.get(normalize_encoding(words[0]).lower()) if words else None
+    return known or (_CODECS.get(normalize_encoding(words[0]).lower()) if words else None)
 
 
 def _detect(data: bytes) -> str:
