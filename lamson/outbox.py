@@ -108,6 +108,7 @@ class Outbox:
         self._wake = threading.Condition()
         self._wanted = 0
         self._stopping = False
+        self._ended = threading.Event()
 
     # -- life
 
@@ -115,6 +116,7 @@ class Outbox:
         """Finishes what a crash left, then sends in threads. Returns when they run."""
         self.recover()
         self._stopping = False
+        self._ended.clear()
         self.database.listeners.append(self.wake)
         names = [f"lamson-outbox-{number}" for number in range(self.senders)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
@@ -129,6 +131,7 @@ class Outbox:
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
+        self._ended.set()
         until = time.monotonic() + deadline
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -210,8 +213,7 @@ class Outbox:
     def _keep_leases(self) -> None:
         purged = time.monotonic()
         while not self._stopping:
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopping, min(self.lease / 3, 30.0))
+            self._ended.wait(min(self.lease / 3, 30.0))
             try:
                 self._close_idle()
                 if self._sending:
