@@ -398,6 +398,7 @@ class CommittingDelivery(Delivery):
         self._session: DeliverySession | None = None
         self._receipt: dict[str, Any] | None = None
         self._stale_receipt: str | None = None
+        self._unseen_receipt: str | None = None
 
     @property
     def connection(self) -> Connection:
@@ -422,7 +423,7 @@ class CommittingDelivery(Delivery):
         row = self.connection.execute(_READ_RECEIPT, {"of_id": key}).first()
         if row and row.expires > time.time():
             return Reply(row.code, row.text, row.status)
-        self._stale_receipt = key if row else None
+        self._stale_receipt, self._unseen_receipt = (key, None) if row else (None, key)
         return None
 
     def hold_receipt(self, key: str, answer: Reply, seconds: float) -> None:
@@ -535,7 +536,23 @@ class CommittingDelivery(Delivery):
                 connection.close()
 
     def diagnose(self, error: BaseException) -> BaseException:
-        return super().diagnose(diagnose(error))
+        """What a handler ran into while another process was faster is no verdict on the message: then running anew decides."""
+        diagnosed = super().diagnose(diagnose(error))
+        if diagnosed is error and isinstance(error, Exception) and self._overtaken():
+            return Conflict(f"another process was faster; {type(error).__name__}: {error}")
+        return diagnosed
+
+    def _overtaken(self) -> bool:
+        """Whether a conversation has moved since its state was read, or the same message was handled."""
+        if not self.versions and not self._unseen_receipt:
+            return False
+        try:
+            with self.database.engine.connect() as connection:
+                receipt = connection.execute(_READ_RECEIPT, {"of_id": self._unseen_receipt}).first() if self._unseen_receipt else None
+                rows = [(connection.execute(_READ_STATE, _of(*each)).first(), version) for each, version in self.versions.items()]
+        except exc.SQLAlchemyError:
+            return False
+        return receipt is not None or any((row.version if row else None) != version for row, version in rows)
 
 
 class DeliverySession(orm.Session):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,34 @@ def test_of_two_receipts_the_second_conflicts_and_an_expired_one_does_not(databa
                 held.hold_receipt("k", reply(250), seconds)
     with pytest.raises(Conflict), begin(database) as held:
         held.hold_receipt("k", reply(250), 60)
+
+
+def test_what_a_handler_ran_into_while_another_process_was_faster_is_a_conflict(database: Database) -> None:
+    """Of two first messages of one sender both want to add the sender's row; the second must run anew and find it."""
+    with pytest.raises(Conflict, match="ValueError: the row is there"), begin(database) as held:
+        held.get_state("m", "ann@ex.org")
+        move_elsewhere(lambda: database.states.set("m", "ann@ex.org", "NEXT"))
+        raise ValueError("the row is there")
+    with pytest.raises(Conflict), begin(database) as held:
+        held.receipt("k")
+        move_elsewhere(lambda: handle_elsewhere(database, "k"))
+        raise ValueError
+    with pytest.raises(ValueError, match="of its own"), begin(database) as held:
+        held.get_state("m", "ann@ex.org")
+        held.receipt("j")
+        raise ValueError("of its own")
+
+
+def handle_elsewhere(database: Database, key: str) -> None:
+    with begin(database) as held:
+        held.hold_receipt(key, reply(250), 60)
+
+
+def move_elsewhere(move: Callable[[], None]) -> None:
+    """In a thread, as a delivery cannot begin inside another."""
+    thread = threading.Thread(target=move)
+    thread.start()
+    thread.join()
 
 
 def test_the_session_belongs_to_the_delivery(database: Database) -> None:
