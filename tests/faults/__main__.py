@@ -17,6 +17,9 @@ from tests.faults.figures import Broken, Figures, show
 #: Module -> the forms that `all` runs.
 PROGRAMS: Mapping[str, list[dict[str, Any]]] = {
     "kill": [{}, {"workers": 2}, {"database": "postgresql"}, {"database": "postgresql", "workers": 2}, {"database": "mariadb"}],
+    "relay_gone": [{}],
+    "database_gone": [{}, {"database": "postgresql"}, {"database": "mariadb"}],
+    "race": [{}, {"database": "postgresql"}, {"database": "mariadb"}],
 }
 
 

@@ -90,9 +90,9 @@ def stuffed(data: bytes) -> bytes:
 
 @dataclass
 class Sender:
-    """Sends all letters with `threads` threads, those of one sender in their order, each until 250.
+    """Sends all letters with `threads` threads, each until 250. Those of one sender go in their order, unless it is `all_at_once`.
 
-    `kept`: marks that were answered with 250, with the moment. `codes`: how often each answer was heard; "broken" is a
+    `pause`: seconds until it tries again, `pace`: seconds between two letters of one thread. `kept`: marks that were answered with 250, with the moment. `codes`: how often each answer was heard; "broken" is a
     connection that ended before the answer.
     """
 
@@ -100,7 +100,9 @@ class Sender:
     letters: Iterable[Letter]
     threads: int = 20
     pause: float = 0.05
+    pace: float = 0.0
     timeout: float = 60.0
+    all_at_once: bool = False
     kept: dict[str, float] = field(default_factory=dict)
     codes: Counter[str] = field(default_factory=Counter)
     troubles: list[str] = field(default_factory=list)
@@ -110,7 +112,8 @@ class Sender:
         shares: list[list[Letter]] = [[] for _ in range(self.threads)]
         places: dict[str, int] = {}
         for each in self.letters:
-            shares[places.setdefault(each.sender, len(places)) % self.threads].append(each)
+            queue = each.mark if self.all_at_once else each.sender
+            shares[places.setdefault(queue, len(places)) % self.threads].append(each)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._work, args=(share,), name="client", daemon=True) for share in shares if share]
         for thread in self._threads:
@@ -149,6 +152,7 @@ class Sender:
         for each in share:
             while each.mark not in self.kept and not self._stopping.is_set() and not self.troubles:
                 connection = self._try(connection, each)
+            self._stopping.wait(self.pace)
         if connection is not None:
             connection.close()
 

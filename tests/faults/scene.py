@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Scene:
         self.port = free_port()
         self.starts = 0
         shutil.copytree(PROJECT, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("run", "logs"):
+            (folder / name).mkdir(exist_ok=True)
         self.settings: dict[str, Any] = {
             "receiver_config": {"host": "127.0.0.1", "port": self.port},
             "database_config": {"url": self.url},
@@ -175,11 +177,14 @@ def wait_for(seen: Callable[[], object], what: str, seconds: float = PATIENCE, m
 
 
 @contextmanager
-def scene(database: str = "sqlite", workers: int = 1, wrapper: Sequence[str] = (), **settings: Any) -> Iterator[Scene]:
-    """A scene in a folder of its own, on a scratch database of this kind; all gone afterwards."""
+def scene(database: str = "sqlite", workers: int = 1, wrapper: Sequence[str] = (), url: str = "", **settings: Any) -> Iterator[Scene]:
+    """A scene in a folder of its own, on a scratch database of this kind or the one at `url`; all gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="lamson-faults-"))
     try:
-        with databases.scratch(database, folder / "run") as url, Scene(folder, url, workers, wrapper, **settings) as made:
+        with (
+            nullcontext(url) if url else databases.scratch(database, folder / "run") as where,
+            Scene(folder, where, workers, wrapper, **settings) as made,
+        ):
             yield made
     except BaseException:
         keep = os.environ.get("LAMSON_KEEP_FAULTS")

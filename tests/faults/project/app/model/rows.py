@@ -19,3 +19,12 @@ class Handled(Base):
     recipient: orm.Mapped[str] = orm.mapped_column(sa.String(320))
     state: orm.Mapped[str] = orm.mapped_column(sa.String(60))
     note: orm.Mapped[str] = orm.mapped_column(sa.Text().with_variant(sa.Text(16_000_000), "mysql", "mariadb"), default="")
+
+
+class Counted(Base):
+    """How many messages a sender has written."""
+
+    __tablename__ = "counted"
+
+    sender: orm.Mapped[str] = orm.mapped_column(sa.String(320), primary_key=True)
+    value: orm.Mapped[int] = orm.mapped_column(sa.Integer)
