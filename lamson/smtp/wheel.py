@@ -162,13 +162,19 @@ class Wheel:
         self.see_to_deputy()
         self._hear(None)
         while self.mine:
-            if not self._go_on():
+            going = self._go_on()
+            if going and self.mine:
+                self._look()
+            elif self.mine:
                 return self._finish()
-            for key, _ in self._selector.select(self.timeout):
-                react, subject = key.data
-                react(subject)
-                if not self.mine:
-                    return
+
+    def _look(self) -> None:
+        """Waits for sockets, and reacts to those that are ready."""
+        for key, _ in self._selector.select(self.timeout):
+            react, subject = key.data
+            react(subject)
+            if not self.mine:
+                return
 
     def see_to_deputy(self) -> None:
         """Makes sure that there is one: the system may have had no thread to give."""

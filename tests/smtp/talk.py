@@ -36,15 +36,15 @@ class Talker:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family)
         self.sock.settimeout(PATIENCE)
+        self.received = b""
         try:
             self.sock.connect(address)
+            if tls:
+                self.start_tls(tls)
+            self.greeting = self.reply() if greeted else ""
         except OSError:
             self.sock.close()
             raise
-        self.received = b""
-        if tls:
-            self.start_tls(tls)
-        self.greeting = self.reply() if greeted else ""
 
     def __enter__(self) -> Self:
         return self
