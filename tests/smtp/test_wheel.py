@@ -32,7 +32,7 @@ class Mill:
             self.threads.append(here)
         while self.orders and self.wheel.mine:
             run, anywhere = self.orders.pop(0)
-            step = Step(self, lambda _: run(), None, time.monotonic())
+            step = Step(self, lambda order: order(), run, time.monotonic())
             if (self.wheel.do if anywhere else self.wheel.do_here)(step):
                 self.done.append(step)
         return not self.stopping
