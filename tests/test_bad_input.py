@@ -1,8 +1,10 @@
-"""What is wrong in a project is told in a sentence with its place and its remedy, and no mail is lost of it."""
+"""What turns out to be wrong when mail comes is told in a sentence with its place, and no mail is lost of it.
+
+What `lamson start` finds before it takes any mail is in test_project.py.
+"""
 
 from __future__ import annotations
 
-import re
 import smtplib
 import sqlite3
 from collections.abc import Iterator
@@ -56,64 +58,19 @@ def complaint(project: Project, *words: str, status: int = 1) -> str:
     return told
 
 
-# -- told by the command line, before any mail is taken
-
-
-def test_an_unknown_command(desk: Project) -> None:
-    told = complaint(desk, "strat", status=2)
-    assert "strat" in told
-    assert "lamson start" in told
-
-
-def test_a_setting_that_python_cannot_read(desk: Project) -> None:
-    desk.edit("config/settings.py", "handlers = [", "handlers = [[")
-    told = complaint(desk, "start")
-    assert re.search(r"config/settings\.py, line \d+: SyntaxError", told)
-
-
-def test_a_setting_of_the_wrong_kind(desk: Project) -> None:
-    desk.edit("config/settings.py", '"port": 0', '"prot": 0')
-    told = complaint(desk, "start")
-    assert "prot" in told
-    assert "config/" in told
-
-
-def test_a_handler_that_does_not_import(desk: Project) -> None:
-    desk.edit("app/handlers/desk.py", "from lamson import view", "from lamson import vieew")
-    told = complaint(desk, "start")
-    assert "app/handlers/desk.py, line 2" in told
-    assert "vieew" in told
-
-
-def test_a_route_whose_capture_has_no_regex(desk: Project) -> None:
-    desk.edit("app/handlers/desk.py", 'def OPEN(message, host=None)', 'def OPEN(message, number=None, host=None)')
-    desk.edit("app/handlers/desk.py", '@route("desk@(host)")\ndef OPEN', '@route("desk-(number)@(host)")\ndef OPEN')
-    told = complaint(desk, "start")
-    for part in ("number", "OPEN", "app/handlers/desk.py:12", "Router.defaults(number=...)"):
-        assert part in told, told
-
-
-def test_a_database_that_cannot_be_opened(desk: Project) -> None:
-    desk.edit("config/settings.py", "sqlite:///run/lamson.db", "sqlite:///nowhere/at/all/lamson.db")
-    told = complaint(desk, "start")
-    assert "nowhere/at/all/lamson.db" in told
-    assert not (desk.folder / "run/smtp.pid").exists()
-
-
 def test_a_database_that_is_none(desk: Project) -> None:
     desk.write("run/lamson.db", "This is a text and no database. " * 100)
     told = complaint(desk, "start")
-    assert "lamson.db" in told
+    assert "run/lamson.db" in told
+    assert desk.read("run/lamson.db").startswith("This is a text"), "nothing of it was written over"
 
 
-def test_a_directory_of_templates_that_is_missing(desk: Project) -> None:
-    desk.edit("config/settings.py", "app/templates", "app/tempaltes")
+def test_a_capture_that_only_one_of_many_routes_lacks(desk: Project) -> None:
+    desk.edit("app/handlers/desk.py", 'def OPEN(message, host=None)', 'def OPEN(message, number=None, host=None)')
+    desk.edit("app/handlers/desk.py", '@route("desk@(host)")\ndef OPEN', '@route("desk-(number)@(host)")\ndef OPEN')
     told = complaint(desk, "start")
-    assert "app/tempaltes" in told
-    assert "template_config" in told
-
-
-# -- found out when mail comes: it is kept, and the client is told 250 only because it is
+    for part in ("(number)", "app.handlers.desk.OPEN", "app/handlers/desk.py:12", "Router.defaults(number=...)"):
+        assert part in told, told
 
 
 def kept_with_reason(project: Project) -> str:
