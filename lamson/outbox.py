@@ -262,7 +262,8 @@ class Outbox:
             connection.execute(mine.values(owner=None, lease=0.0))
 
     def _claim(self) -> list[Any]:
-        free = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now())
+        left = OutboxRow.owner == self.owner  # and not among those that are being sent: what became of it could not be written down
+        free = sa.or_(OutboxRow.owner.is_(None), left, OutboxRow.lease < now())
         due = sa.select(OutboxRow).where(OutboxRow.relay.in_(self.carriers), OutboxRow.due <= now(), ~OutboxRow.parked, free)
         paused = self._paused_now()
         if paused:

@@ -242,6 +242,22 @@ def test_what_could_not_be_written_down_is_sent_again(sqlite: Database, monkeypa
     assert len(carrier.sent) == 2
 
 
+def test_what_could_not_even_be_released_does_not_wait_for_its_lease(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is gone when the mail has been sent; once it is back, the outbox knows its own claims again."""
+    carrier = Carrier()
+    box = Outbox(sqlite, [carrier], lease=1000)
+    post(sqlite, carrier, "ann@ex.org")
+    monkeypatch.setattr(box, "_finish", lambda letters: 1 / 0)
+    monkeypatch.setattr(box, "_release", lambda rows: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        box.drain()
+    assert [row.owner for row in outbox.waiting(sqlite)] == [box.owner]
+    monkeypatch.undo()
+    box._send_batch()
+    assert len(carrier.sent) == 2
+    assert not outbox.waiting(sqlite)
+
+
 def test_the_threads_survive_a_database_that_fails(
     sqlite: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
