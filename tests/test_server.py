@@ -169,7 +169,8 @@ def test_a_handler_that_raises_has_its_message_kept(smtp: Running, kept: Queue, 
     assert "RuntimeError" in kept.envelope(key)["reason"]
 
 
-def test_with_log_exceptions_off_the_client_hears_451_all_the_same(smtp: Running, router: RoutingBase, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("caplog")
+def test_with_log_exceptions_off_the_client_hears_451_all_the_same(smtp: Running, router: RoutingBase) -> None:
     router.LOG_EXCEPTIONS = False
     assert smtp.send("broken@test.com")[0].startswith("451")
     assert smtp.send("one@test.com")[0].startswith("250")
@@ -346,11 +347,11 @@ def test_a_limit_that_nobody_knows() -> None:
 
 
 def test_limits_reach_session_and_listener(router: RoutingBase, seen: list[MailRequest]) -> None:
-    with Running(SMTPReceiver(port=0, router=router, size=1000, connections=1, idle_seconds=0.2)) as smtp:
-        with Talker(smtp.receiver.address) as first, Talker(smtp.receiver.address) as second:
-            assert "SIZE 1000" in first.say("EHLO here")
-            assert second.greeting.startswith("421")
-            assert first.reply().startswith("421 4.4.2")
+    running = Running(SMTPReceiver(port=0, router=router, size=1000, connections=1, idle_seconds=0.2))
+    with running as smtp, Talker(smtp.receiver.address) as first, Talker(smtp.receiver.address) as second:
+        assert "SIZE 1000" in first.say("EHLO here")
+        assert second.greeting.startswith("421")
+        assert first.reply().startswith("421 4.4.2")
 
 
 def test_octets_in_flight_are_limited_for_all_together(router: RoutingBase, seen: list[MailRequest]) -> None:
@@ -395,9 +396,11 @@ def test_no_more_handlers_run_at_once_than_allowed(router: RoutingBase) -> None:
 
 def test_tls_and_passwords(router: RoutingBase, seen: list[MailRequest], tmp_path: Path) -> None:
     certificate = self_signed(tmp_path)
-    receiver = SMTPReceiver(
-        port=0, router=router, certificate=certificate, authenticate=lambda user, password: (user, password) == ("a", "b"), require_auth=True
-    )
+
+    def authenticate(user: str, password: str) -> bool:
+        return (user, password) == ("a", "b")
+
+    receiver = SMTPReceiver(port=0, router=router, certificate=certificate, authenticate=authenticate, require_auth=True)
     with Running(receiver) as smtp, Talker(smtp.receiver.address) as client:
         client.say("EHLO here")
         assert client.say("STARTTLS").startswith("220")
