@@ -197,15 +197,34 @@ def check_for_pid(pid: str, force: bool = False) -> str | None:
 
 def stop(pid: str, kill: bool = False, patience: float = PATIENCE) -> str:
     """Stops the server of this pid file and waits until it is gone. Returns what became of it. `ProcessError` if there is none."""
-    return stop_all([pid], kill, patience)[0]
+    return next(stop_all([pid], kill, patience))
 
 
-def stop_all(pids: Iterable[str], kill: bool = False, patience: float = PATIENCE) -> list[str]:
-    """Tells all of them to end, then waits for each: they drain side by side. `patience`: seconds for all together."""
+def stop_all(pids: Iterable[str], kill: bool = False, patience: float = PATIENCE) -> Iterator[str]:
+    """Tells all of them to end, then waits for each, as they drain side by side, and says what became of it.
+
+    `patience`: seconds for all together. One that cannot be stopped keeps no other running; at the end it is a `ProcessError`.
+    """
+    failed: list[str] = []
     with ExitStack() as files:
-        asked = [_ask_to_end(path, kill, files) for path in pids]
+        asked = []
+        for path in pids:
+            with _noting(failed):
+                asked.append(_ask_to_end(path, kill, files))
         deadline = time.monotonic() + patience
-        return [_wait_until_gone(holder, handle, deadline) for holder, handle in asked]
+        for holder, handle in asked:
+            with _noting(failed):
+                yield _wait_until_gone(holder, handle, deadline)
+    if failed:
+        raise ProcessError("; ".join(failed))
+
+
+@contextmanager
+def _noting(failed: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ProcessError as error:
+        failed.append(str(error))
 
 
 def _ask_to_end(path: str, kill: bool, files: ExitStack) -> tuple[Holder, int]:
@@ -214,6 +233,8 @@ def _ask_to_end(path: str, kill: bool, files: ExitStack) -> tuple[Holder, int]:
         file = files.enter_context(open(path, "rb"))  # noqa: SIM115  # closed with the stack
     except FileNotFoundError:
         raise ProcessError(f"No server runs here: there is no {path}. Name its pid file: -pid FILE") from None
+    except PermissionError:
+        raise ProcessError(f"{path} belongs to another user. Stop that server as that user") from None
     holder = PidFile(path).holder()
     if holder is None:
         raise ProcessError(f"The server of {path} ended just now")

@@ -127,9 +127,19 @@ def test_stop_waits_until_it_is_gone_and_then_says_how_to_kill(start: Start) -> 
 def test_stop_all_tells_all_before_it_waits(start: Start) -> None:
     told(start(drains_until="outbox-of-nobody"))
     told(start({"pid": "run/y.pid"}))
-    with pytest.raises(ProcessError):
-        process.stop_all([PID, "run/y.pid"], patience=0.1)
+    with pytest.raises(ProcessError, match="still finishes what it has begun"):
+        list(process.stop_all([PID, "run/y.pid"], patience=0.1))
     wait_for(lambda: process.PidFile("run/y.pid").holder() is None)
+
+
+def test_one_that_cannot_be_stopped_keeps_no_other_running(start: Start) -> None:
+    Path("run/a.pid").write_text("no number\n")
+    pid = pid_in(told(start()))
+    stopped = process.stop_all(["run/a.pid", PID])
+    assert next(stopped) == f"Stopped process {pid} ({PID})."
+    with pytest.raises(ProcessError, match=r"run/a\.pid is no pid file"):
+        next(stopped)
+    Path("run/a.pid").unlink()
 
 
 def test_in_the_foreground_it_returns_when_it_has_ended(start: Start, run_folder: Path) -> None:

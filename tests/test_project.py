@@ -115,7 +115,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     yield made
     pid_files = [str(path) for path in (made.folder / "run").glob("*.pid")]
     running = [path for path in pid_files if (holder := process.PidFile(path).holder()) and holder.running]
-    process.stop_all(running, kill=True)
+    list(process.stop_all(running, kill=True))
 
 
 # -- thirty seconds
@@ -240,20 +240,43 @@ def test_mutt_reads_the_queue_in_a_terminal(project: Project) -> None:
         wait_for(lambda: not terminal.open)
 
 
+@pytest.mark.program("mutt", "tmux")
+def test_mutt_writes_a_message_in_a_terminal(project: Project) -> None:
+    project.start_both()
+    editor = project.folder / "editor"
+    editor.write_text('#!/bin/sh\nprintf "Written in mutt.\\n" >>"$1"\n')
+    editor.chmod(0o755)
+    with Terminal(project, f"EDITOR={editor} mutt -F muttrc") as terminal:
+        terminal.shows("=queue [Msgs:0]")
+        terminal.type("m")
+        terminal.shows("To:")
+        terminal.type("test@test.com", "Enter")
+        terminal.shows("Subject:")
+        terminal.type("From the terminal", "Enter")
+        terminal.shows("y:Send")
+        wait_for(lambda: "y:Send" not in terminal.screen or terminal.type("y", "pause"))  # it throws away what is typed too early
+        forwarded = next(message for message in project.kept(2) if message["subject"] == "From the terminal")
+    assert str(forwarded.body()).strip() == "Written in mutt."
+
+
 class Terminal:
     """A program in a terminal of tmux's."""
 
     def __init__(self, project: Project, command: str) -> None:
         self.socket = str(project.folder / "tmux.socket")
-        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-        self.tmux("new-session", "-d", "-x", "120", "-y", "40", "-e", f"PATH={path}", "-c", str(project.folder), command)
+        self.environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        self.tmux("new-session", "-d", "-x", "120", "-y", "40", "-c", str(project.folder), command)
 
     def tmux(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["tmux", "-S", self.socket, "-f", "/dev/null", *words], capture_output=True, text=True)
+        command = ["tmux", "-S", self.socket, "-f", "/dev/null", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment)
 
     def type(self, *keys: str) -> None:
         for key in keys:
-            self.tmux("send-keys", key)
+            if key == "pause":
+                time.sleep(0.3)
+            else:
+                self.tmux("send-keys", key)
 
     @property
     def screen(self) -> str:
@@ -269,7 +292,9 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            print(f"The terminal when it failed:\n{self.screen}")
         self.tmux("kill-server")
 
 

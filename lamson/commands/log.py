@@ -11,6 +11,7 @@ import click
 
 from lamson.commands import daemon
 from lamson.commands.style import command, option
+from lamson.queue import Queue
 from lamson.routing import Router
 from lamson.server import SMTPReceiver
 from lamson.trace import DeliveryFormatter
@@ -31,6 +32,7 @@ def log(port: int, host: str, terms: dict[str, Any], debug: bool) -> None:
 def load(host: str, port: int) -> SimpleNamespace:
     """The log server, in the shape of a project's settings."""
     log_to_file("logs/logger.log")
+    Queue("run/queue")  # made here, so that a mail reader finds it before the first message
     Router.load(["lamson.handlers.log", "lamson.handlers.queue"])
     return SimpleNamespace(receiver=SMTPReceiver(host, port))
 
