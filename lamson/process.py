@@ -103,10 +103,9 @@ class PidFile:
 
     def hold(self) -> None:
         """Locks the file and writes this process's number into it. Raises `ProcessError` if a server runs with it."""
-        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         deadline = time.monotonic() + 1.0  # someone who only looks has the lock for an instant
         while True:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = self._open()
             if _lock(handle, fcntl.LOCK_EX) and _same_file(handle, self.path):
                 break
             os.close(handle)
@@ -116,6 +115,14 @@ class PidFile:
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         self._lock = handle
+
+    def _open(self) -> int:
+        try:
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:
+            remedy = f"The server's user must own that directory, and logs: chown -R USER {os.path.dirname(self.path) or '.'} logs"
+            raise ProcessError(f"The user {os.geteuid()} cannot write {self.path}. {remedy}") from None
 
     def let_go(self) -> None:
         """Removes the file that is held. The lock goes with the process, so that whoever waits for the end waits for all of it."""
@@ -294,6 +301,7 @@ class Server:
 
     def start(self, tell: Tell = print) -> None:
         """Starts it and returns when it takes mail (in the foreground: when it has ended). `ProcessError` says why it could not."""
+        _open_streams()
         if self.foreground:
             self._run(tell)
             return
@@ -429,6 +437,13 @@ def _context(chroot: str | None, chdir: str, umask: int, preserve: list[Any], fo
     )
 
 
+def _open_streams() -> None:
+    """Standard streams that whoever called us had closed are opened to nowhere, before a pipe gets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for the life of the process
+
+
 def _open(context: DaemonContext) -> None:
     try:
         context.open()
@@ -509,8 +524,9 @@ def _live(task: Callable[[Tell], None], report: Report) -> NoReturn:
     except (LamsonError, OSError) as error:
         log.error("%s", error, exc_info=error.__cause__)
         report(str(error), well=False)
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        report(f"An error that nobody foresaw, {type(error).__name__}: {error}. Its traceback is in the .err file in logs", well=False)
         raise
     finally:
         logging.shutdown()
@@ -530,7 +546,8 @@ class Crew:
         self._not_before = 0.0
 
     def serve(self, sockets: Sockets, tell: Tell) -> None:
-        """Starts them, keeps their number until told to end, and waits for all."""
+        """Starts them, keeps their number until told to end, and waits for all. What it logs itself goes to standard error."""
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         try:
             tell(self._start())
             self._tend()
@@ -553,6 +570,7 @@ class Crew:
 
     def _live(self, tell: Tell) -> None:
         os.close(self._hold)
+        logging.getLogger().handlers.clear()  # the boot sets up its own
         threading.Thread(target=self._watch_life_line, name="lamson-life-line", daemon=True).start()
         self._task(tell)
 

@@ -174,7 +174,7 @@ def test_a_port_that_is_taken_is_told(start: Start) -> None:
 def test_an_error_that_nobody_expected_leaves_its_traceback_in_the_output(start: Start) -> None:
     done = start(explodes=True)
     assert done.returncode == 1
-    assert done.stderr == "The server ended before it took mail; logs/x.err may tell why\n"
+    assert done.stderr.startswith("An error that nobody foresaw, ValueError: nobody expected this. Its traceback is in the .err file")
     assert "ValueError: nobody expected this" in Path("logs/x.err").read_text()
     assert not Path(PID).exists()
 
@@ -183,6 +183,18 @@ def test_a_boot_that_kills_the_process(start: Start) -> None:
     done = start(dies=True)
     assert (done.returncode, done.stderr) == (1, "The server ended before it took mail; logs/x.err may tell why\n")
     assert "was left behind" in told(start()), "its pid file is known to be stale"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed_are_no_obstacle(start: Start, closed: str) -> None:
+    terms = json.dumps({"pid": PID, "output": "logs/x.err"})
+    assert subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, str(PROGRAM), terms, "{}"]).returncode == 0
+    assert "Stopped process" in process.stop(PID)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_user_who_may_not_write_the_pid_file(start: Start) -> None:
+    assert "The user 65534 cannot write run/x.pid. The server's user must own that directory" in start({"uid": 65534, "gid": 65534}).stderr
 
 
 def test_a_directory_that_is_not_there(start: Start) -> None:
