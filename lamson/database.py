@@ -293,16 +293,17 @@ class Database:
         self.check()
 
     def _create(self, tables: sa.MetaData) -> None:
-        try:
-            tables.create_all(self.engine)
-        except (exc.OperationalError, exc.ProgrammingError, exc.IntegrityError):
-            # Another process may have made a table between our look and our attempt; what is wrong for good fails again.
+        """Another process may make a table between our look and our attempt, each time another; what is wrong for good fails again."""
+        attempts = len(tables.tables) + 1
+        for attempt in range(1, attempts + 1):
             try:
                 tables.create_all(self.engine)
+                return
+            except (exc.OperationalError, exc.ProgrammingError, exc.IntegrityError) as error:
+                if attempt == attempts or (attempt > 1 and "exists" not in str(error.orig)):
+                    self._unusable(error)
             except exc.SQLAlchemyError as error:
                 self._unusable(error)
-        except exc.SQLAlchemyError as error:
-            self._unusable(error)
 
     def schema_version(self) -> int | None:
         """The version of the tables that are there; None where there are none. Raises DatabaseError if the database cannot be opened."""

@@ -351,6 +351,31 @@ def test_create_all_is_repeatable_and_marks_the_version(database: Database) -> N
     assert database.schema_version() == 1
 
 
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_processes_that_start_together_make_the_tables_together(kind: str, tmp_path: Path) -> None:
+    """Each of several workers finds another table made by one of the others."""
+    with databases.scratch(kind, tmp_path) as url:
+        together = threading.Barrier(6)
+        failures: list[BaseException] = []
+
+        def start() -> None:
+            database = configure_database({"url": url})
+            try:
+                together.wait()
+                database.create_all(AppBase.metadata)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                database.dispose()
+
+        threads = [threading.Thread(target=start) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
 def test_tables_of_another_version_are_refused_with_the_remedy(database: Database) -> None:
     for version, remedy in ((0, "lamson db -upgrade"), (99, "upgrade Lamson")):
         with database.transaction() as session:
