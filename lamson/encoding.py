@@ -330,11 +330,7 @@ def _encode_value(text: str, is_addresses: bool) -> str:
     if _is_plain(text):
         return text
     if is_addresses:
-        found = address.parse(text)
-        if found and all(box.domain and "=?" not in box.bare for box in found):
-            written = ", ".join(map(_encode_address, found))
-            if max(map(len, written.split(" "))) <= LONG_WORD:
-                return written
+        return ", ".join(map(_encode_address, address.parse(text))) or _encode_words(text)
     return _encode_text(text)
 
 
@@ -344,13 +340,17 @@ def _is_plain(text: str) -> bool:
 
 
 def _encode_address(box: address.Address) -> str:
+    """A mailbox whose name, if that needs it, is encoded words. What no server takes for an address is encoded whole: a phrase, so that
+    nobody reads another address out of it."""
     bare = box.bare
-    if not bare.isascii():
+    if not bare.isascii() and box.domain:
         _utf8(bare)
         with suppress(AddressError):  # as it is, in UTF-8, if it has no such form: a message for servers with SMTPUTF8
             bare = address.to_ascii_domain(bare)
+    if "=?" in bare or len(bare) > LONG_WORD or not (box.domain or bare.isascii()):
+        return _encode_words(f"{box.display} {bare}".strip())
     if not box.display:
-        return bare
+        return bare or "<>"
     if not _is_plain(box.display):
         return f"{_encode_words(box.display)} <{bare}>"
     return f"{_quoted_phrase(box.display, False)} <{bare}>"

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from lamson.routing import Router, RoutingBase
 from tests.leaks import Snapshot
 
-# A busy machine is no failure of a property; what must be quick has a test that measures CPU time.
-settings.register_profile("lamson", deadline=None)
-settings.load_profile("lamson")
-
 #: Set by `.ci/run`: there a missing program is a failure and not a reason to skip.
 IN_CI = "LAMSON_CI" in os.environ
+
+# A busy machine is no failure of a property; what must be quick has a test that measures CPU time. CI asks the same examples each time,
+# so that it fails for what was changed; `pytest --hypothesis-profile=long` asks twenty thousand new ones of each property.
+settings.register_profile("lamson", deadline=None, derandomize=IN_CI)
+settings.register_profile("long", deadline=None, max_examples=20_000, suppress_health_check=list(HealthCheck))
+settings.load_profile("lamson")
 
 #: Mail servers' programs lie here, and few people have it on their PATH.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
