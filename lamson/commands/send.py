@@ -39,7 +39,10 @@ def send(
     body: str,
     attach: tuple[str, ...],
 ) -> None:
-    """Sends one test message and shows the SMTP talk."""
+    """Sends one test message and shows the SMTP talk.
+
+    As in: lamson send -port 8823 -sender me@mydomain.com -to test@test.com -subject "My test." -body "Hi there."
+    """
     if ssl and (starttls or lmtp):
         raise click.UsageError("-ssl goes neither with -starttls nor with -lmtp.", click.get_current_context())
     mail_from, recipients = one_address(sender), sending.addresses([to])
