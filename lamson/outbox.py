@@ -31,6 +31,8 @@ log = logging.getLogger("lamson.outbox")
 PAUSES = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
 #: Seconds after which what fails for now has failed for good (RFC 5321 §4.5.4.1: at least 4-5 days).
 GIVE_UP = 5 * 86400.0
+#: The due time of what a person wants tried now: it is no longer held up by the pause of its destination.
+AT_ONCE = 0.0
 #: Seconds between two purges.
 PURGE = 3600.0
 
@@ -267,7 +269,7 @@ class Outbox:
         due = sa.select(OutboxRow).where(OutboxRow.relay.in_(self.carriers), OutboxRow.due <= now(), ~OutboxRow.parked, free)
         paused = self._paused_now()
         if paused:
-            due = due.where(sa.tuple_(OutboxRow.relay, OutboxRow.destination).not_in(paused))
+            due = due.where(sa.or_(OutboxRow.due == AT_ONCE, sa.tuple_(OutboxRow.relay, OutboxRow.destination).not_in(paused)))
         if self._sending:
             due = due.where(OutboxRow.id.not_in(list(self._sending)))
         chosen = due.order_by(OutboxRow.due, OutboxRow.id).limit(self.batch).with_for_update(skip_locked=True)
@@ -297,7 +299,7 @@ class Outbox:
         return [_Letter(self.carriers[rows[0].relay], rows, data[message], {}) for (message, *_), rows in groups.items()]
 
     def _send(self, letter: _Letter) -> None:
-        if letter.destination in self._paused_now():
+        if letter.destination in self._paused_now() and letter.rows[0].due != AT_ONCE:
             letter.failures = dict.fromkeys(letter.mail.rcpt_tos, _PAUSED)
             return
         letter.failures = self._hand_over(letter)
@@ -404,8 +406,8 @@ def waiting(database: Database, address: str | None = None) -> list[Waiting]:
 
 
 def retry(database: Database, address: str | None = None) -> int:
-    """Makes what waits due now. Returns how many rows."""
-    return _change(database, address, due=now())
+    """Makes what waits due at once, also where its destination is paused. Returns how many rows."""
+    return _change(database, address, due=AT_ONCE)
 
 
 def park(database: Database, address: str | None = None, parked: bool = True) -> int:

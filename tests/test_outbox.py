@@ -169,6 +169,19 @@ def test_a_destination_that_cannot_be_reached_is_paused_and_others_go_on(sqlite:
     assert len(outbox.waiting(sqlite)) == 5
 
 
+def test_a_person_who_wants_it_tried_now_need_not_wait_for_the_pause(sqlite: Database) -> None:
+    carrier = Carrier(answer=lambda rcpt: UNREACHABLE)
+    box = Outbox(sqlite, [carrier])
+    post(sqlite, carrier, "ann@ex.org")
+    box.drain()
+    carrier.answer = lambda rcpt: None
+    box.drain()
+    assert len(outbox.waiting(sqlite)) == 1
+    outbox.retry(sqlite)
+    box.drain()
+    assert [mail.rcpt_tos for mail in carrier.sent] == [("ann@ex.org",)]
+
+
 def test_rows_of_a_relay_that_this_process_has_not_are_left_alone(sqlite: Database) -> None:
     post(sqlite, Carrier("elsewhere"), "ann@ex.org")
     assert Outbox(sqlite, [Carrier()]).drain()

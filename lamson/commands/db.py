@@ -15,7 +15,7 @@ def db(upgrade: bool) -> None:
     """Says which version the database's tables have."""
     with project.database() as database:
         if upgrade:
-            database.create_all()
+            database.upgrade()
         version = database.schema_version()
         have = "has no tables of Lamson's yet" if version is None else f"has tables of version {version}"
         click.echo(f"{database.name} {have}; this Lamson needs version {SCHEMA_VERSION}.")
