@@ -319,6 +319,21 @@ def test_the_last_reply_is_not_lost_when_the_client_talks_on() -> None:
                 assert client.reply().startswith("221")
 
 
+def test_waiting_for_a_handler_costs_nothing(gate: Gate) -> None:
+    """Though there is more to read, and though the client has gone."""
+    with Office(gate) as office, office.talker() as client, office.talker() as gone:
+        for each in (client, gone):
+            each.begin()
+            each.send(b"Subject: x\r\n\r\n.\r\nNOOP\r\n")
+            gate.entered()
+            each.send(b"NOOP\r\n")
+        gone.sock.close()
+        used, begun = time.process_time(), time.monotonic()
+        while time.monotonic() < begun + 0.3:
+            time.sleep(0.05)
+        assert time.process_time() - used < 0.15, "it spins"
+
+
 # -- handlers that fail
 
 

@@ -30,5 +30,5 @@ Router.defaults(**settings.router_defaults)
 Router.load(settings.handlers)
 
 # What brings mail in, and what sends it out once it is certain.
-settings.receiver = SMTPReceiver(**settings.receiver_config)
+settings.receiver = SMTPReceiver(**settings.receiver_config, relay=settings.relay)
 settings.outbox = Outbox(settings.database, [settings.relay], Router.UNDELIVERABLE_QUEUE)
