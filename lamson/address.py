@@ -48,11 +48,12 @@ _TOKEN = re.compile(
     r"""
       (?P<quoted> " [^"\\]*+ (?: \\. [^"\\]*+ )*+ " )
     | (?P<space>  [\s\x00-\x1f\x7f]++ )
-    | (?P<word>   (?: [^\s\x00-\x1f\x7f"(),:;<>\[\]\\@] | \\. )++ | \[ [^\[\]\\<>,;]*+ \] )
+    | (?P<word>   =\?[^?\s]++\?[bBqQ]\?[^?\s]*+\?= | (?: [^\s\x00-\x1f\x7f"(),:;<>\[\]\\@] | \\. )++ | \[ [^\[\]\\<>,;]*+ \] )
     | (?P<mark>   . )
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ENCODED_WORD = re.compile(r"=\?[^?]*+\?[^?]*+\?[^?]*+\?=")
 _PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
 
 
@@ -160,12 +161,14 @@ class _Reader:
         if at is not None:
             others = words[:at] + words[at + 1 :]
             self._add(_phrase(others) or _clean(self.comment), words[at])
-        elif len(words) == 1 and not self.done and "=?" not in words[0] and '"' not in words[0]:
+        elif len(words) == 1 and not self.done and '"' not in words[0]:
             self._add(_clean(self.comment), words[0])
         self._begin()
 
     def _add(self, display: str, bare: str) -> None:
         local, at, domain = bare.rpartition("@")
+        if "=?" in bare and _ENCODED_WORD.search(bare):
+            return  # RFC 2047 §5: no address has one in it
         if not at:
             local, domain = domain, ""
         elif not (local and domain) or _is_quoted(bare):

@@ -248,8 +248,25 @@ def _unfold(raw: bytes, reading: Reading) -> str:
 def _decode_value(raw: bytes, is_addresses: bool, reading: Reading) -> str:
     text = _unfold(raw, reading)
     if "=?" in text:
-        text = _decode_words(text, is_addresses, reading)
+        text = _decode_addresses(text, reading) if is_addresses else _decode_words(text, False, reading)
     return clean(text)
+
+
+def _decode_addresses(text: str, reading: Reading) -> str:
+    """The words of the names decoded, and the same mailboxes as before (RFC 2047 §5): a word may not hide one, nor the end of a comment.
+
+    Where plain decoding would change them the mailboxes are written out one by one, and what holds none becomes one quoted phrase.
+    """
+    decoded = _decode_words(text, True, reading)
+    boxes = [box for box in address.parse(text) if box.bare]
+    if [box.bare for box in address.parse(clean(decoded)) if box.bare] == [box.bare for box in boxes]:
+        return decoded
+    reading.note("encoded words where an address has none, left as they are")
+    return ", ".join([_decode_mailbox(box, reading) for box in boxes]) or _quoted(decoded)
+
+
+def _decode_mailbox(box: address.Address, reading: Reading) -> str:
+    return f"{_quoted(_decode_words(box.display, False, reading))} <{box.bare}>" if box.display else box.bare
 
 
 def clean(text: str) -> str:
@@ -293,8 +310,12 @@ def clean_word(text: str) -> str:
 def _quoted_phrase(text: str, inside_quotes: bool) -> str:
     if not _SPECIALS.search(text):
         return text
+    return _quoted(text)[1:-1] if inside_quotes else _quoted(text)
+
+
+def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return escaped if inside_quotes else f'"{escaped}"'
+    return f'"{escaped}"'
 
 
 def _word_octets(kind: str, payload: str, reading: Reading) -> bytes:

@@ -512,11 +512,15 @@ SCRAPS = [b"--b", b"--b--", b"\r\n", b"\n", b"\r", b"From ", b"To: ", b"Cc: ", b
 SCRAPS += [b" ", b"\t", b'"']
 SCRAPS += [b"Content-Type: multipart/mixed; boundary=b\r\n", b"Content-Type: message/rfc822\n", b"Content-Type: text/html; charset=utf-7\n"]
 SCRAPS += [b"Content-Transfer-Encoding: base64\n", b"Content-Transfer-Encoding: quoted-printable\n"]
-SCRAPS += [b"\xff", b"\xc3\xa9", b"\x00", b"=E9", b"x", b";", b","]
+SCRAPS += [b"\xff", b"\xc3\xa9", b"\x00", b"=E9", b"x", b";", b",", b"(", b")", b"<", b">", b"\\", b"@", b":"]
+SCRAPS += [b"=?utf-8?q?=29?=", b"=?utf-8?q?c=40d,?=", b"=?utf-8?q?=22?=", b"=?utf-8?b?XA==?=", b"=?utf-8?q??="]
 
 
 @given(st.lists(st.sampled_from(SCRAPS), max_size=40).map(b"".join))
 @example(b"To: a@bFrom =?x?b?To: ")  # a group's name, which its colon in an encoded word made a mailbox
+@example(b"To: a@b=?utf-8?q?=0A?=")
+@example(b"To: a@ =?utf-8?q?b?=")
+@example(b"To: (=?utf-8?q?=29?= a@b)")
 def test_any_mixture_of_scraps_is_read_written_and_read_back(data: bytes) -> None:
     look_at_everything(data)
 
@@ -527,12 +531,23 @@ def look_at_everything(data: bytes) -> None:
         assert not any(set(value) & set("\r\n\x00\u2028") for value in part.values())
         assert part.content_type
         assert part.filename is None or not set(part.filename) & set("\r\n\x00")
+        assert_decoding_changes_no_address(part)
     canonical = encoding.to_bytes(mail)
     assert_canonical(canonical)
     again = encoding.from_string(canonical)
     assert shape(again) == shape(mail)
     assert shape(encoding.from_string(encoding.to_bytes(again))) == shape(mail)
     assert encoding.standard_message(mail).get_content_type()
+
+
+def assert_decoding_changes_no_address(part: MailBase) -> None:
+    for name in encoding.ADDRESS_HEADERS:
+        for raw, value in zip(part.headers.raw_texts(name), part.get_all(name), strict=True):
+            assert mailboxes(value) == mailboxes(raw)
+
+
+def mailboxes(text: str) -> list[str]:
+    return [box.bare for box in address.parse(text) if box.bare]
 
 
 def shape(mail: MailBase) -> object:
