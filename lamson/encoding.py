@@ -81,6 +81,7 @@ _NAME = re.compile(rb"([!-9;-~]++)[ \t]*+:")
 _NAME_TEXT = re.compile(r"[!-9;-~]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LINE_END = re.compile(rb"\n(?![ \t])")
+_FIELD = re.compile(rb"^(([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]+")
 _TYPE = re.compile(r"[!#$%&'*+.^_`{|}~0-9a-z-]+/[!#$%&'*+.^_`{|}~0-9a-z-]+")
 
@@ -239,9 +240,12 @@ def properly_decode_header(header: str | bytes) -> str:
     return _decode_value(raw, False, Reading(utf8_first=isinstance(header, str)))
 
 
+def _on_one_line(raw: bytes) -> bytes:
+    return b" ".join(map(bytes.strip, raw.split(b"\n"))) if b"\n" in raw else raw
+
+
 def _unfold(raw: bytes, reading: Reading) -> str:
-    if b"\n" in raw:
-        raw = b" ".join([line.strip(b" \t\r") for line in raw.split(b"\n")])
+    raw = _on_one_line(raw)
     return raw.decode("ascii") if raw.isascii() else decode_text(raw, "utf-8", reading)  # RFC 6532 §3.2
 
 
@@ -455,13 +459,17 @@ def _lines(chunks: list[str]) -> Iterator[str]:
 class Field:
     """One header: as it came (`line`, without its last newline) or as it was set (`text`)."""
 
-    __slots__ = ("key", "line", "name", "text")
+    __slots__ = ("line", "name", "text")
 
     def __init__(self, name: str, line: bytes | None = None, text: str | None = None) -> None:
         self.name = name
-        self.key = name.lower()
         self.line = line
         self.text = text
+
+    @property
+    def key(self) -> str:
+        """The name in lower case."""
+        return self.name.lower()
 
     @property
     def raw(self) -> bytes:
@@ -469,9 +477,13 @@ class Field:
         return self.line.partition(b":")[2] if self.line is not None else (self.text or "").encode("utf-8", "surrogateescape")
 
     def value(self, reading: Reading) -> str:
-        """The decoded value."""
+        """The decoded value. Nearly all of them are plain ASCII, and it is most of the work of reading mail: that way is short."""
         if self.text is None:
-            self.text = _decode_value(self.raw, self.key in ADDRESS_HEADERS, reading)
+            raw = _on_one_line(self.raw)
+            if raw.isascii() and b"=?" not in raw:
+                self.text = clean(raw.decode("ascii"))
+            else:
+                self.text = _decode_value(raw, self.key in ADDRESS_HEADERS, reading)
         return self.text
 
     def written(self, newline: bytes) -> bytes:
@@ -503,7 +515,7 @@ class Headers:
         if self._index is None:
             self._index = {}
             for field in self._fields:
-                self._index.setdefault(field.key, []).append(field)
+                self._index.setdefault(field.name.lower(), []).append(field)
         return self._index.get(name.lower(), [])
 
     def __contains__(self, name: object) -> bool:
@@ -564,7 +576,8 @@ class Headers:
 
     def items(self) -> list[tuple[str, str]]:
         """(name, value) of each, in order."""
-        return [(field.name, field.value(self.reading)) for field in self._fields]
+        reading = self.reading
+        return [(field.name, field.value(reading)) for field in self._fields]
 
 
 class HeaderMapping:
@@ -637,7 +650,9 @@ def parse_parameter_header(message: HeaderMapping, header: str) -> Parameters:
 
 def parse_parameters(text: str, reading: Reading) -> Parameters:
     """`attachment; filename=x` (RFC 2045 §5.1), with RFC 2231's continuations and charsets and the encoded words that some put there."""
-    value = text.partition(";")[0]
+    value, more, _ = text.partition(";")
+    if not more:
+        return clean(value), {}
     plain: dict[str, str] = {}
     sections: dict[str, dict[int, tuple[bool, str]]] = {}
     for found in islice(_PARAMETER.finditer(text), PARAMETERS):
@@ -761,8 +776,10 @@ def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
         line_end = data.find(b"\n", start, stop) + 1 or stop
         prefix, start = data[start:line_end], line_end
         reading.note("an mbox From line")
-    fields: list[Field] = []
-    lines = _header_lines(data[start:stop])
+    head = data[start:stop]
+    if fields := _plain_fields(head):
+        return Head(prefix, fields, stop, body)
+    lines = _header_lines(head)
     for line in lines:
         found = _NAME.match(line)
         if not found or len(fields) == FIELDS:
@@ -771,6 +788,15 @@ def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
             return Head(prefix, fields, rest, rest)
         fields.append(Field(found[1].decode("ascii"), line))
     return Head(prefix, fields, stop, body)
+
+
+def _plain_fields(head: bytes) -> list[Field]:
+    """All fields at one go, the quick way; none when something stands between them, or there are too many."""
+    if head.count(b"\n") > FIELDS:
+        return []
+    found = _FIELD.findall(head)
+    octets = sum([len(line) + 1 for line, _ in found])
+    return [Field(name.decode("ascii"), line) for line, name in found] if octets - len(head) in (0, 1) else []
 
 
 def _blank_line(data: bytes, start: int, end: int) -> tuple[int, int]:
@@ -1087,10 +1113,11 @@ def _write_part(mail: MailBase) -> bytes:
 
 def _write_content(mail: MailBase) -> tuple[list[str], bytes]:
     """The lines of the content headers, and what follows them."""
-    if mail.parts:
-        return _write_parts(mail)
     body = mail.body
-    lines, payload = _write_text(mail, body or "") if not isinstance(body, bytes) else _write_octets(mail, body)
+    if mail.parts:
+        lines, payload = _write_parts(mail)
+    else:
+        lines, payload = _write_octets(mail, body) if isinstance(body, bytes) else _write_text(mail, body or "")
     disposition, parameters = mail.content_encoding["Content-Disposition"]
     if disposition:
         lines.append(_write_parameters("Content-Disposition", _token(disposition, "attachment"), parameters))

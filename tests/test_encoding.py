@@ -457,6 +457,12 @@ def test_a_tree_is_written_and_read_back() -> None:
     assert stdlib.defects == []
 
 
+def test_an_enclosed_message_keeps_the_name_of_its_file() -> None:
+    mail = read('Content-Type: message/rfc822\nContent-Disposition: attachment; filename="mail.eml"\n\nSubject: inner\n\nhello\n')
+    again = read(encoding.to_bytes(mail))
+    assert (again.disposition, again.filename, again.parts[0]["Subject"]) == ("attachment", "mail.eml", "inner")
+
+
 def test_a_content_type_that_is_none_is_refused() -> None:
     with pytest.raises(EncodingError):
         MailBase().attach_text("x", "plain")
