@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,10 +21,16 @@ PROGRAMS: Mapping[str, list[dict[str, Any]]] = {
     "relay_gone": [{}],
     "database_gone": [{}, {"database": "postgresql"}, {"database": "mariadb"}],
     "race": [{}, {"database": "postgresql"}, {"database": "mariadb"}],
+    "disk_order": [{"database": kind} for kind in ("sqlite", "maildir", "postgresql", "mariadb")],
+    "disk_errors": [{"call": call, "error": error} for call in ("fdatasync", "pwrite64", "fsync", "rename") for error in ("EIO", "ENOSPC")],
+    "hang": [{}, *({"database": kind, "when": when} for kind in ("postgresql", "mariadb") for when in ("before", "after"))],
+    "lines": [{}],
+    "disk_full": [{"what": "queue"}, {"what": "database"}, {"what": "log"}],
 }
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that servers are ended, too
     parser = argparse.ArgumentParser("python -m tests.faults", description="Faults on purpose, and what became of the mail.")
     commands = parser.add_subparsers(dest="program", required=True)
     commands.add_parser("all", help="every program, in full")

@@ -92,8 +92,8 @@ def stuffed(data: bytes) -> bytes:
 class Sender:
     """Sends all letters with `threads` threads, each until 250. Those of one sender go in their order, unless it is `all_at_once`.
 
-    `pause`: seconds until it tries again, `pace`: seconds between two letters of one thread. `kept`: marks that were answered with 250, with the moment. `codes`: how often each answer was heard; "broken" is a
-    connection that ended before the answer.
+    `pause`: seconds until it tries again, `pace`: seconds between two letters of one thread. `kept`: marks that were answered with 250,
+    with the moment. `codes`: how often each answer was heard; "broken" is a connection that ended before the answer.
     """
 
     port: int

@@ -14,7 +14,9 @@ from tests.faults.scene import scene
 from tests.faults.sink import Sink
 
 
-def run(refused: float = 60.0, later: float = 30.0, rate: int = 40, senders: int = 50, database: str = "sqlite", pause: float = 1.0) -> Figures:
+def run(
+    refused: float = 60.0, later: float = 30.0, rate: int = 40, senders: int = 50, database: str = "sqlite", pause: float = 1.0
+) -> Figures:
     """`refused`, `later`: seconds. `rate`: messages a second. `pause`: seconds of the outbox's first pause; the next are twice and five
     times as long."""
     threads = 10
