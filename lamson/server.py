@@ -203,8 +203,9 @@ class SMTPReceiver(Receiver):
         )
 
     def _accept(self, recipient: str, mail_from: str) -> Reply | None:
-        """The route table's answer to RCPT; None takes it."""
-        return None if self.take_unrouted or self.router.match(address.normalise(recipient)) else NO_SUCH_ADDRESS
+        """The route table's answer to RCPT; None takes it. What is asked for is the address that the delivery will have."""
+        known = address.bare_address(recipient)
+        return None if known and (self.take_unrouted or self.router.match(known)) else NO_SUCH_ADDRESS
 
     def _handle(self, envelope: Envelope) -> Sequence[Reply]:
         """The envelope's replies: one, and in LMTP one for each recipient."""

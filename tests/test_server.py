@@ -150,6 +150,23 @@ def test_a_stranger_is_taken_where_the_setting_says_so(router: RoutingBase, seen
     assert kept.get(key).raw == MESSAGE
 
 
+@pytest.mark.parametrize("kind", [SMTPReceiver, LMTPReceiver])
+def test_no_recipient_is_taken_that_no_delivery_would_have(kind: type[SMTPReceiver], router: RoutingBase) -> None:
+    """`=?utf-8?q?a?=@test.com` is an address by RFC 5321, and an encoded word to whoever reads headers."""
+    seen: list[str | None] = []
+
+    def START(message: MailRequest, box: str) -> None:
+        seen.append(message.recipient)
+
+    router.route("(box)@test\\.com", box=".+")(START)
+    for unrouted in (False, True):
+        with Running(kind(port=0, router=router, take_unrouted=unrouted)) as running:
+            assert running.send("=?utf-8?q?a?=@test.com")[0].startswith("550 5.1.1")
+            assert running.send("=?utf-8?q?a?=@test.com", "ann@test.com")[0].startswith("250")
+            assert running.send('"ann"@test.com')[0].startswith("250")
+    assert seen == ["ann@test.com"] * 4
+
+
 def test_the_handlers_refusal_is_the_answer(smtp: Running) -> None:
     assert smtp.send("refused@test.com") == ["554 5.0.0 refused takes nothing"]
     assert smtp.send("later@test.com") == ["450 4.0.0 later is full"]
