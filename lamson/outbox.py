@@ -222,6 +222,7 @@ class Outbox:
                     self._renew()
                 if time.monotonic() - purged > PURGE:
                     purged = time.monotonic()
+                    self._finish_pushes()
                     self.purge()
             except Exception:
                 log.exception("The outbox could not renew its leases or purge; another process may send the same mail again.")
@@ -296,9 +297,16 @@ class Outbox:
         with self.database.connected() as connection:
             wanted = sa.select(Message.id, Message.data).where(Message.id.in_({message for message, *_ in groups}))
             data = {row.id: bytes(row.data) for row in connection.execute(wanted)}
-        return [_Letter(self.carriers[rows[0].relay], rows, data[message], {}) for (message, *_), rows in groups.items()]
+        return [self._letter(rows, data.get(message)) for (message, *_), rows in groups.items()]
+
+    def _letter(self, rows: list[Any], data: bytes | None) -> _Letter:
+        """Rows whose bytes somebody has deleted can never be sent, and hold up no others."""
+        failures: dict[str, RelayError] = {} if data is not None else {row.rcpt_to: _MISSING for row in rows}
+        return _Letter(self.carriers[rows[0].relay], rows, data or b"", failures)
 
     def _send(self, letter: _Letter) -> None:
+        if letter.failures:
+            return
         if letter.destination in self._paused_now() and letter.rows[0].due != AT_ONCE:
             letter.failures = dict.fromkeys(letter.mail.rcpt_tos, _PAUSED)
             return
@@ -316,20 +324,30 @@ class Outbox:
             return dict.fromkeys(letter.mail.rcpt_tos, _BROKEN)
 
     def _paused_now(self) -> list[tuple[str, str]]:
+        """Of the senders' threads each may add to it while another looks."""
         at = time.monotonic()
-        self._paused = {destination: until for destination, until in self._paused.items() if until > at}
+        for destination, until in list(self._paused.items()):
+            if until <= at:
+                self._paused.pop(destination, None)
         return list(self._paused)
 
     # -- what became of it
 
     def _finish(self, letters: list[_Letter]) -> None:
-        """Writes down what became of the letters; with the undeliverable queue's copies and the reports it is one commit."""
+        """Writes down what became of the letters. What was sent comes first and apart: no trouble with the rest may send it again."""
+        self._finish_sent([row for letter in letters for row in letter.rows if row.rcpt_to not in letter.failures])
+        failed = [letter for letter in letters if letter.failures]
+        if failed:
+            with self.database.states.begin() as held:  # the undeliverable queue's copies and the reports are in this commit
+                for letter in failed:
+                    self._settle(held, letter)
+
+    def _finish_sent(self, rows: list[Any]) -> None:
+        if not rows:
+            return
         with self.database.states.begin() as held:
-            done = [row for letter in letters for row in letter.rows if row.rcpt_to not in letter.failures]
-            for letter in letters:
-                self._settle(held, letter)
-            self._delete(held, done)
-        for row in done:
+            self._delete(held, rows)
+        for row in rows:
             log.info("sent %s for delivery %s by relay %s", row.rcpt_to, row.delivery, row.relay)
 
     def _settle(self, held: CommittingDelivery, letter: _Letter) -> None:
@@ -371,7 +389,13 @@ class Outbox:
             return
         rows = [row for row, _ in lost]
         reason = "; ".join(f"{row.rcpt_to}: {final}" for row, final in lost)
-        self.undeliverable.push(letter.data, mail_from=rows[0].mail_from, rcpt_tos=[row.rcpt_to for row in rows], reason=reason)
+        try:
+            self.undeliverable.push(letter.data, mail_from=rows[0].mail_from, rcpt_tos=[row.rcpt_to for row in rows], reason=reason)
+        except QueueError as error:
+            log.error("the undeliverable queue did not take it, so the outbox keeps it: %s", error)
+            for row in rows:
+                self._postpone(held, row, letter.failures[row.rcpt_to])
+            return
         self._report(held, letter, {row.rcpt_to: final for row, final in lost})
         self._delete(held, rows)
 
@@ -392,6 +416,7 @@ class Outbox:
 
 
 _BROKEN = RelayError(reply(451, "the relay itself failed, see the log", "4.3.0"))
+_MISSING = PermanentError(reply(554, "its bytes are missing from the database", "5.3.0"))
 _PAUSED = RelayError(reply(451, "the destination failed a moment ago and is paused", "4.4.1"))
 
 

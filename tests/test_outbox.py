@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from pathlib import Path
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from lamson import outbox
 from lamson.database import Database, Message, OutboxRow, PushRow, Receipt, now
 from lamson.delivery import Outgoing, begin
-from lamson.errors import PermanentError, RelayError, TransientError
+from lamson.errors import PermanentError, QueueError, RelayError, TransientError
 from lamson.outbox import Outbox
 from lamson.queue import HeldPush, Queue
 from lamson.status import reply
@@ -363,3 +364,78 @@ def test_meddling_from_the_command_line(sqlite: Database) -> None:
     assert outbox.remove(sqlite, "eve@ex.org") == 0
     assert outbox.remove(sqlite, "ann@ex.org") == 1
     assert (count(sqlite, OutboxRow), count(sqlite, Message)) == (0, 0)
+
+
+def test_an_undeliverable_queue_that_fails_has_nothing_sent_twice(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Carrier(answer=lambda rcpt: REFUSED if rcpt == "gone@ex.org" else None)
+    queue = Queue(str(tmp_path / "undeliverable"))
+    post(sqlite, carrier, "ann@ex.org", "gone@ex.org")
+    post(sqlite, carrier, "bob@ex.org")
+
+    def full(*args: Any, **more: Any) -> str:
+        raise QueueError("full") from OSError(28, "full")
+
+    monkeypatch.setattr(queue, "push", full)
+    assert Outbox(sqlite, [carrier], queue).drain()
+    assert [mail.rcpt_tos for mail in carrier.sent] == [("ann@ex.org",), ("bob@ex.org",)]
+    (row,) = outbox.waiting(sqlite)
+    assert (row.rcpt_to, row.attempts, row.owner, row.reply) == ("gone@ex.org", 1, None, "550 5.1.1 no such user")
+    monkeypatch.undo()
+    outbox.retry(sqlite)
+    assert Outbox(sqlite, [carrier], queue).drain()
+    assert queue.count() == 1
+    assert not outbox.waiting(sqlite)
+
+
+def test_what_was_sent_is_written_down_whatever_becomes_of_the_rest(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    carrier = Carrier(answer=lambda rcpt: LATER if rcpt == "ann@ex.org" else None)
+    box = Outbox(sqlite, [carrier])
+    post(sqlite, carrier, "ann@ex.org", "bob@ex.org")
+    monkeypatch.setattr(box, "_postpone", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        box.drain()
+    assert [(row.rcpt_to, row.owner) for row in outbox.waiting(sqlite)] == [("ann@ex.org", None)]
+
+
+def test_mail_whose_bytes_are_missing_holds_up_no_other(sqlite: Database, tmp_path: Path) -> None:
+    carrier = Carrier()
+    queue = Queue(str(tmp_path / "undeliverable"))
+    post(sqlite, carrier, "ann@ex.org", mail_from="")
+    with sqlite.transaction() as session:
+        session.execute(sa.delete(Message))
+    post(sqlite, carrier, "bob@ex.org")
+    assert Outbox(sqlite, [carrier], queue).drain()
+    assert [mail.rcpt_tos for mail in carrier.sent] == [("bob@ex.org",)]
+    envelope = queue.envelope(queue.keys()[0])
+    assert envelope
+    assert envelope["reason"] == "ann@ex.org: 554 5.3.0 its bytes are missing from the database"
+
+
+def test_senders_pause_destinations_while_others_look(sqlite: Database) -> None:
+    """One look used to fail when a destination was added meanwhile, and what had been sent just before was sent again."""
+    box, over = Outbox(sqlite, []), threading.Event()
+    failed: list[RuntimeError] = []
+
+    def look() -> None:
+        while not over.is_set():
+            try:
+                box._paused_now()
+            except RuntimeError as error:
+                failed.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for number in range(20000):
+            box._paused["default", f"{number % 400}.example"] = time.monotonic() + 0.01
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
