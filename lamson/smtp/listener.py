@@ -122,7 +122,8 @@ class Listener:
         self._peers: Counter[str] = Counter()
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._next_tick = 0.0
-        self._accepting = False
+        self._listening = True  # until the stop has begun
+        self._accepting = False  # watching for connections: not when there is no descriptor left for them
         self._stopping: float | None = None  # when what still goes on then is cut short
 
     # -- start and stop
@@ -153,19 +154,19 @@ class Listener:
     def _turn(self) -> bool:
         """What the wheel does between two looks at the sockets; False when it was the last."""
         now = time.monotonic()
-        if self._stopping is not None and self._socket.fileno() >= 0:
+        if self._stopping is not None and self._listening:
             self._begin_to_stop()
         if now >= self._next_tick:
             self._tick(now)
         idle = self._accepting and not self._connections
         self._wheel.timeout = None if idle else max(0.0, self._next_tick - now)
-        return bool(self._connections) or self._stopping is None
+        return bool(self._connections) or self._listening  # not: `_stopping`, which another thread may have set since
 
     def _begin_to_stop(self) -> None:
         if self._accepting:
             self._wheel.forget(self._socket)
             self._accepting = False
-        self._next_tick = 0.0
+        self._listening, self._next_tick = False, 0.0
         self._socket.close()
         if self._given is None and isinstance(self.address, str):
             with suppress(OSError):

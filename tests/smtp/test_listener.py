@@ -496,6 +496,26 @@ def test_stop_of_a_listener_that_nobody_talks_to() -> None:
     office.listener.stop()  # once more does no harm
 
 
+def test_a_stop_in_the_middle_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was seen by the end of the turn and not by its beginning: the wheel ended, and the port stayed open."""
+    tick, ticking, go_on = Listener._tick, threading.Event(), threading.Event()
+
+    def slow_tick(self: Listener, now: float) -> None:
+        tick(self, now)
+        ticking.set()
+        assert go_on.wait(PATIENCE)
+
+    monkeypatch.setattr(Listener, "_tick", slow_tick)
+    with Office() as office:
+        assert ticking.wait(PATIENCE)
+        stopping = threading.Thread(target=office.listener.stop)
+        stopping.start()
+        wait_until(lambda: office.listener._stopping)
+        go_on.set()
+        stopping.join()
+        assert not office.listens()
+
+
 def test_stop_of_a_listener_that_was_never_started() -> None:
     Office().listener.stop()
 

@@ -101,14 +101,17 @@ def test_slow_steps_go_to_the_pool_and_quick_ones_return_to_the_wheel(mill: Mill
         mill.order(slow)
     wait_until(lambda: len(mill.done) == 60)
     pool = [thread for thread in doers if "handler" in thread.name]
-    assert len(pool) > 40
+    assert len(pool) > 20, "a busy machine may take the wheel from a step that waits for its turn"
     assert 1 < len(set(pool)) <= 4
 
-    doers.clear()
-    for _ in range(3000):
-        mill.order(lambda: doers.append(threading.current_thread()))
-    wait_until(lambda: len(mill.done) == 3060)
-    assert doers[-1] in mill.threads
+    def at_the_wheel_again() -> bool:
+        ordered, before = len(mill.done) + 200, len(doers)
+        for _ in range(200):
+            mill.order(lambda: doers.append(threading.current_thread()))
+        wait_until(lambda: len(mill.done) == ordered)
+        return any(doer in mill.threads for doer in doers[before:])
+
+    wait_until(at_the_wheel_again)
 
 
 def test_the_deputy_rests_while_nothing_is_done(mill: Mill) -> None:
