@@ -57,7 +57,7 @@ def read_everything(message: MailRequest) -> None:
         part.items()
         _ = part.body, part.filename, part.disposition
     _ = message.body(), message.text, message.html, message.attachments, message.route_to, message.route_from
-    _ = message.is_automatic(), message.is_bounce()
+    _ = message.is_automatic(), message.is_bounce(), message.reply_text
 
 
 # -- the checks

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamson import address, encoding
+from lamson import address, encoding, quotation
 from lamson.bounce import BounceAnalyzer, detect
 from lamson.encoding import HeaderMapping, Headers, MailBase
 from lamson.errors import AddressError
@@ -164,6 +164,14 @@ class MailRequest(HeaderMapping):
         return part.body if part is not None and isinstance(part.body, str) else None
 
     @property
+    def reply_text(self) -> str:
+        """What the person newly wrote: the text without what it quotes and without the signature; "" when there is no more."""
+        part = _readable(self.base, "text/plain")
+        if part is None and self.html is not None:
+            return quotation.new_text(_html_text(quotation.marked_html(self.html)))
+        return quotation.new_text(self.text)
+
+    @property
     def attachments(self) -> list[Attachment]:
         """Every part that is neither `text` nor `html`, in order."""
         shown = (_readable(self.base, "text/plain"), _readable(self.base, "text/html"))
@@ -187,6 +195,64 @@ class MailRequest(HeaderMapping):
         if self.From is not None and address.bare_address(self.From) == address.NULL:
             return True
         return _is_automatic(self.base)
+
+    # -- answering it
+
+    @property
+    def reply_to(self) -> str | None:
+        """Whom an answer goes to: Reply-To, else From, else the envelope's sender. One address only, whoever asks for more: else a
+        stranger could have an application write to many."""
+        texts = [text for name in ("Reply-To", "From") for text in self.headers.raw_texts(name)]
+        return next(iter(address.bare_addresses(texts)), None) or self.route_from
+
+    def unanswerable(self, to: str | None = None, ourselves: str | None = None) -> str | None:
+        """Why there must be no automatic answer, in words; None when there may be one (RFC 3834 §2).
+
+        `to`: whom it would go to, `reply_to` if not given. `ourselves`: the address that would answer, besides this delivery's recipient.
+        """
+        to = self.reply_to if to is None else to
+        if not to:
+            return "it names nobody to answer to"
+        if self.is_automatic():
+            return "it is automatic mail, of a list, or a delivery report"
+        if address.normalise(to) in {address.bare_address(ourselves), self.recipient}:
+            return "that would be ourselves"
+        return None
+
+    def reply(
+        self, Body: str | None = None, From: str | None = None, Subject: str | None = None, Html: str | None = None
+    ) -> MailResponse | None:
+        """An answer, threaded and marked as automatic, for the relay to deliver. None for what must not be answered: see `unanswerable`.
+
+        It goes to `reply_to`, from this delivery's recipient unless `From` says otherwise, under the same subject with one `Re:`.
+        """
+        From = From or self.recipient
+        if self.unanswerable(ourselves=From):
+            return None
+        answer = MailResponse(self.reply_to, From, _reply_subject(self.get("Subject", "")) if Subject is None else Subject, Body, Html)
+        answer.update({**_threading(self), "Auto-Submitted": "auto-replied"})
+        return answer
+
+
+_MESSAGE_ID = re.compile(r"<[^<>\s]{1,250}>")
+
+#: "Re:" as mail programs of other languages have it, also counted: "Re[2]:", "AW:", "SV:".
+_RE = re.compile(r"(?:(?:re|aw|antw|sv|vs|odp|ynt|res|rif|回复|答复|回覆)(?:\[\d{1,3}\]|\^\d{1,3})?[ \t]*[:：][ \t]*)+", re.IGNORECASE)
+
+
+def _reply_subject(subject: str | None) -> str:
+    """`Re: ` once (RFC 5322 §3.6.5)."""
+    bare = _RE.sub("", subject or "", count=1) if _RE.match(subject or "") else subject
+    return f"Re: {bare or ''}".rstrip()
+
+
+def _threading(original: MailRequest) -> dict[str, str]:
+    """In-Reply-To and References (RFC 5322 §3.6.4), of the last twenty messages of the thread at most."""
+    ids = _MESSAGE_ID.findall(original.get("Message-ID") or "")[:1]
+    if not ids:
+        return {}
+    earlier = _MESSAGE_ID.findall(" ".join(original.get_all("References") or original.get_all("In-Reply-To")))
+    return {"In-Reply-To": ids[0], "References": " ".join([*[each for each in earlier if each != ids[0]][-19:], *ids])}
 
 
 _AUTOMATIC_PRECEDENCES = {"bulk", "junk", "list", "auto_reply"}

@@ -42,7 +42,6 @@ HOPS = 50
 _RECIPIENT_HEADERS = ("To", "Cc", "Bcc")
 _BLIND_LINES = re.compile(rb"(?im)^(?:%s):.*\r\n(?:[ \t].*\r\n)*" % "|".join(BLIND).encode("ascii"))
 _NATURE = re.compile(rb"(?im)^(auto-submitted|list-id|precedence):[ \t]*([^\r\n;]*)")
-_MESSAGE_ID = re.compile(r"<[^<>\s]{1,250}>")
 _HELO = re.compile(r"[A-Za-z0-9._-]+|\[[A-Za-z0-9.:]+\]")
 _TRACE_WORD = re.compile(r"[A-Za-z0-9._:@+=-]{1,254}")
 
@@ -109,14 +108,11 @@ class BaseRelay:
 
         None, and a line in the log that says why, for what must not be answered: automatic mail, the null sender, ourselves.
         """
-        asker = _reply_address(original)
-        why = _unanswerable(original, asker, From)
-        if why or asker is None:
-            log.info("no answer to %s: %s", asker or "nobody", why)
-            return None
-        answer = MailResponse(To=asker, From=From, Subject=Subject, Body=Body)
-        answer.update({**_threading(original), "Auto-Submitted": "auto-replied"})
-        self.deliver(answer)
+        answer = original.reply(Body, From, Subject)
+        if answer is None:
+            log.info("no answer to %s: %s", original.reply_to or "nobody", original.unanswerable(ourselves=From))
+        else:
+            self.deliver(answer)
         return answer
 
     def send(self, To: str | Iterable[str], From: str, Subject: str, Body: str) -> None:
@@ -260,7 +256,7 @@ def _as_answer(mail: Outgoing, held: Delivery) -> Outgoing:
     submitted = nature.pop(b"auto-submitted", None)
     if not answered or submitted == b"no" or nature:
         return mail
-    refused = {rcpt: why for rcpt in answered if (why := _unanswerable(held.message, rcpt, held.recipient))}
+    refused = {rcpt: why for rcpt in answered if (why := _unanswerable(held, rcpt))}
     for rcpt, why in refused.items():
         log.info("no answer to %s: %s", rcpt, why)
     data = mail.data if submitted else b"Auto-Submitted: auto-replied\r\n" + mail.data
@@ -272,34 +268,14 @@ def _asked(rcpt: str, held: Delivery) -> bool:
     return rcpt == held.sender or (held.message is not None and rcpt in _askers(held.message))
 
 
+def _unanswerable(held: Delivery, rcpt: str) -> str | None:
+    """Why what is being handled must get no automatic answer; None when it may."""
+    message = held.message if held.message is not None else MailRequest()
+    return message.unanswerable(rcpt, held.recipient)
+
+
 def _askers(message: MailRequest) -> list[str]:
     return address.bare_addresses([text for name in ("From", "Reply-To", "Sender") for text in message.headers.raw_texts(name)])
-
-
-def _reply_address(original: MailRequest) -> str | None:
-    """One address only, whoever asks for more: else a stranger could have an application write to many."""
-    texts = [text for name in ("Reply-To", "From") for text in original.headers.raw_texts(name)]
-    return next(iter(address.bare_addresses(texts)), None) or original.route_from
-
-
-def _unanswerable(original: MailRequest | None, asker: str | None, ourselves: str | None) -> str | None:
-    """Why there must be no automatic answer; None when there may be one (RFC 3834 §2)."""
-    if not asker:
-        return "it names nobody to answer to"
-    if original is not None and original.is_automatic():
-        return "it is automatic mail, of a list, or a delivery report"
-    if address.normalise(asker) in {address.bare_address(ourselves), original.recipient if original is not None else None}:
-        return "that would be ourselves"
-    return None
-
-
-def _threading(original: MailRequest) -> dict[str, str]:
-    """In-Reply-To and References (RFC 5322 §3.6.4), of the last twenty messages of the thread at most."""
-    ids = _MESSAGE_ID.findall(original.get("Message-ID") or "")[:1]
-    if not ids:
-        return {}
-    earlier = _MESSAGE_ID.findall(" ".join(original.get_all("References") or original.get_all("In-Reply-To")))
-    return {"In-Reply-To": ids[0], "References": " ".join([*[each for each in earlier if each != ids[0]][-19:], *ids])}
 
 
 # -- into a Maildir

@@ -588,3 +588,78 @@ def test_what_is_written_is_read_back_by_us_and_by_the_standard_library(name: st
     assert message["Subject"] == answer["Subject"]
     assert message.route_from == "joe@example.com"
     assert email.message_from_bytes(data).get_payload(decode=True).decode().replace("\r\n", "\n").rstrip("\n") == message.text.rstrip("\n")
+
+
+# -- answers
+
+
+ASKED = b"From: Ann <ann@example.com>\r\nTo: app@example.net\r\nSubject: Hello\r\nMessage-ID: <1@x>\r\nReferences: <0@x>\r\n\r\nHi\r\n"
+
+
+def test_a_reply_is_threaded_and_marked() -> None:
+    answer = request(ASKED, To="app@example.net").reply("Thank you.", Html="<p>Thank you.</p>")
+    assert answer is not None
+    assert answer.items() == [
+        ("To", "ann@example.com"),
+        ("From", "app@example.net"),
+        ("Subject", "Re: Hello"),
+        ("In-Reply-To", "<1@x>"),
+        ("References", "<0@x> <1@x>"),
+        ("Auto-Submitted", "auto-replied"),
+    ]
+    assert (answer.Body, answer.Html) == ("Thank you.", "<p>Thank you.</p>")
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        ("Hello", "Re: Hello"),
+        ("Re: Hello", "Re: Hello"),
+        ("RE: re: AW: Hello", "Re: Hello"),
+        ("Re[2]: Hello", "Re: Hello"),
+        ("SV: Hello", "Re: Hello"),
+        ("回复：Hello", "Re: Hello"),
+        ("Regarding: x", "Re: Regarding: x"),
+        ("", "Re:"),
+        ("=?utf-8?q?Gr=C3=BC=C3=9Fe?=", "Re: Grüße"),
+    ],
+)
+def test_re_stands_once_in_a_reply(subject: str, expected: str) -> None:
+    answer = request(ASKED.replace(b"Hello", subject.encode()), To="app@example.net").reply("x")
+    assert answer is not None
+    assert answer["Subject"] == expected
+
+
+def test_a_reply_goes_to_reply_to_and_from_whom_it_says() -> None:
+    message = request(b"Reply-To: other@example.com, more@example.com\r\n" + ASKED)
+    assert message.reply_to == "other@example.com"
+    answer = message.reply("x", From="Robot <robot@example.net>", Subject="New")
+    assert answer is not None
+    assert (answer["To"], answer["From"], answer["Subject"]) == ("other@example.com", "Robot <robot@example.net>", "New")
+
+
+@pytest.mark.parametrize(
+    ("header", "envelope", "why"),
+    [
+        (b"Auto-Submitted: auto-replied\r\n", {}, "automatic"),
+        (b"List-Id: <list.example.com>\r\n", {}, "automatic"),
+        (b"Precedence: bulk\r\n", {}, "automatic"),
+        (b"Return-Path: <>\r\n", {}, "automatic"),
+        (b"", {"From": "<>"}, "automatic"),
+        (b"", {"To": "ann@example.com"}, "ourselves"),
+        (b"Reply-To: app@example.net\r\n", {}, "ourselves"),
+    ],
+)
+def test_what_must_not_be_answered_gets_no_reply(header: bytes, envelope: dict[str, str], why: str) -> None:
+    message = request(header + ASKED, **envelope)
+    assert message.reply("x") is None
+    assert why in (message.unanswerable() or "")
+
+
+def test_nobody_gets_no_reply() -> None:
+    assert request(b"\r\n\r\n").reply("x", From="app@example.net") is None
+    assert "nobody" in (request(b"\r\n\r\n").unanswerable() or "")
+
+
+def test_reply_text_is_what_is_new() -> None:
+    assert request(b"Subject: x\r\n\r\nYes.\r\n\r\nOn 2 May 2012, Ann <ann@example.com> wrote:\r\n> Shall we?\r\n").reply_text == "Yes."
