@@ -25,6 +25,14 @@ PROGRAMS: Mapping[str, list[dict[str, Any]]] = {
     "disk_errors": [{"call": call, "error": error} for call in ("fdatasync", "pwrite64", "fsync", "rename") for error in ("EIO", "ENOSPC")],
     "hang": [{}, *({"database": kind, "when": when} for kind in ("postgresql", "mariadb") for when in ("before", "after"))],
     "lines": [{}],
+    "idle": [{}],
+    "smuggling": [{}],
+    "automatic": [{}],
+    "again": [{}],
+    "addresses": [{}],
+    "templates": [{}],
+    "power": [{}],
+    "large": [{}, {"database": "postgresql"}, {"database": "mariadb"}],
     "disk_full": [{"what": "queue"}, {"what": "database"}, {"what": "log"}],
 }
 

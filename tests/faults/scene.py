@@ -198,7 +198,8 @@ def wait_for(seen: Callable[[], object], what: str, seconds: float = PATIENCE, m
 @contextmanager
 def scene(database: str = "sqlite", workers: int = 1, wrapper: Sequence[str] = (), url: str = "", **settings: Any) -> Iterator[Scene]:
     """A scene in a folder of its own, on a scratch database of this kind or the one at `url`; all gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="lamson-faults-"))
+    root = Path(tempfile.mkdtemp(prefix="lamson-faults-"))
+    folder = root / "deep" / "project"  # room above it, in which nothing may ever appear
     try:
         with (
             nullcontext(url) if url else databases.scratch(database, folder / "run") as where,
@@ -208,10 +209,10 @@ def scene(database: str = "sqlite", workers: int = 1, wrapper: Sequence[str] = (
     except BaseException:
         keep = os.environ.get("LAMSON_KEEP_FAULTS")
         if keep:
-            shutil.copytree(folder, Path(keep) / folder.name, dirs_exist_ok=True)
+            shutil.copytree(folder, Path(keep) / root.name, dirs_exist_ok=True)
         raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def free_port() -> int:

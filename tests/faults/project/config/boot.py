@@ -12,7 +12,7 @@ from lamson.outbox import Outbox
 from lamson.queue import Queue
 from lamson.relay import Relay
 from lamson.routing import Router
-from lamson.server import SMTPReceiver
+from lamson.server import QueueReceiver, SMTPReceiver
 
 logging.config.fileConfig("config/logging.conf", disable_existing_loggers=False)
 
@@ -26,5 +26,5 @@ Router.UNDELIVERABLE_QUEUE = Queue(settings.undeliverable) if settings.undeliver
 Router.defaults(**settings.router_defaults)
 Router.load(settings.handlers)
 
-settings.receiver = SMTPReceiver(**settings.receiver_config)
+settings.receiver = QueueReceiver(settings.queue_in, sleep=0.1) if settings.queue_in else SMTPReceiver(**settings.receiver_config)
 settings.outbox = Outbox(settings.database, [settings.relay], Router.UNDELIVERABLE_QUEUE, **settings.outbox_config)

@@ -11,6 +11,7 @@ handlers = ["app.handlers.desk"]
 router_defaults = {"host": "test\\.com", "who": ".+"}
 template_config = {"dir": "app/templates"}
 undeliverable = "run/undeliverable"
+queue_in = ""
 
 if Path("local.json").exists():
     globals().update(json.loads(Path("local.json").read_text("utf-8")))
