@@ -27,6 +27,7 @@ import lamson
 from lamson.database import Database, FSMState, OutboxRow, configure_database
 from lamson.errors import LamsonError
 from lamson.mail import MailRequest, MailResponse
+from lamson.outbox import Outbox
 from lamson.queue import Queue
 from lamson.relay import Relay
 from lamson.routing import RoutingBase
@@ -143,6 +144,7 @@ class Application:
 
     def look(self, sender: str, place: str) -> str:
         """What is there of this sender's message: all or nothing. And no connection and no lock is kept."""
+        Outbox(self.database, []).recover()  # as the next start does
         with self.database.engine.connect() as connection:
             rows = connection.execute(sa.select(sa.func.count()).where(Row.sender == sender)).scalar_one()
             mail = connection.execute(sa.select(sa.func.count()).where(OutboxRow.rcpt_to == sender)).scalar_one()
@@ -169,14 +171,14 @@ def take_all(queue: Queue, sender: str) -> int:
 
 
 def is_way_out(frame: FrameType) -> bool:
-    return frame.f_code.co_name == "__exit__" or linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+    return frame.f_code.co_name in ("__enter__", "__exit__", "working_on") or linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
 
 
 class Tracer:
     """Raises at the n-th line executed in Lamson or in the handler. `place`: where it did.
 
-    Lines of a `with`, and of an `__exit__`, are left out: Python comes to them on the way out, and what is raised there, before the lock is
-    given back, no program can raise. What they call is not left out.
+    Lines of a `with`, and of what only enters and leaves a context, are left out: Python comes to them on the way out, and what is raised
+    there, before the lock is given back, no program can raise. What they call is not left out.
     """
 
     def __init__(self, number: int, only: Any) -> None:
