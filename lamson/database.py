@@ -212,7 +212,9 @@ _ADD_PUSH = sa.insert(PushRow.__table__)  # type: ignore[arg-type]
 _FORGET_PUSHES = sa.delete(PushRow.__table__).where(PushRow.id.in_(sa.bindparam("ids", expanding=True)))  # type: ignore[arg-type]
 _READ_RECEIPT = sa.select(Receipt.code, Receipt.text, Receipt.status, Receipt.expires).where(Receipt.id == sa.bindparam("of_id"))
 _ADD_RECEIPT = sa.insert(Receipt.__table__)  # type: ignore[arg-type]
-_FORGET_RECEIPT = sa.delete(Receipt.__table__).where(Receipt.id == sa.bindparam("of_id"))  # type: ignore[arg-type]
+_FORGET_RECEIPT = sa.delete(Receipt.__table__).where(  # type: ignore[arg-type]
+    Receipt.id == sa.bindparam("of_id"), Receipt.expires <= sa.bindparam("at")
+)
 
 
 # -- the database -----------------------------------------------------------------------------------------------------------------
@@ -397,6 +399,7 @@ class CommittingDelivery(Delivery):
         self.versions: dict[delivery.Conversation, int | None] = {}
         self._connection: Connection | None = None
         self._session: DeliverySession | None = None
+        self.committing: list[delivery.HeldPush] = []  # pushes of which it is not known whether they are committed
         self._receipt: dict[str, Any] | None = None
         self._stale_receipt: str | None = None
         self._unseen_receipt: str | None = None
@@ -443,25 +446,43 @@ class CommittingDelivery(Delivery):
                 listener()
 
     def _commit(self, forgotten: list[str]) -> None:
+        self.committing, self.pushes = self.pushes, []  # from here on nobody may undo them who does not know that the commit failed
         try:
             if self._session is not None:
                 self._session.really_commit()
             self.connection.commit()
-        except BaseException:
+        except BaseException as error:
             self.database.finished_pushes.extend(forgotten)
+            if isinstance(diagnose(error), Conflict):
+                self.committing, self.pushes = [], self.committing
             raise
         finally:
             self._let_go()
 
     def finish_pushes(self) -> None:
         """The commit holds, so nothing may be undone any more: a rename that fails is left to the outbox, which has its row."""
-        pushes, self.pushes = self.pushes, []
-        for push in pushes:
+        for push in self.committing:
             try:
                 push.finish()
                 self.database.finished_pushes.append(push_id(push))
             except QueueError as error:
                 log.error("%s in %s is committed but not yet visible; the outbox will finish it: %s", push.key, push.queue_dir, error)
+        self.committing = []
+
+    def _finish_what_is_committed(self) -> None:
+        """The commit began and an error came back: the connection broke, the disk failed. Whether it holds only the database knows. What
+        it does not know of stays in `tmp/`, where no reader sees it, in case that the commit is still on its way."""
+        wanted = sa.select(PushRow.id).where(PushRow.id.in_([push_id(push) for push in self.committing]))
+        try:
+            with self.database.engine.connect() as connection:
+                known = set(connection.execute(wanted).scalars())
+        except exc.SQLAlchemyError:
+            known = set()
+        for push in self.committing:
+            if push_id(push) not in known:
+                log.warning("whether %s is committed into %s is not known; if so, the outbox will finish it", push.key, push.queue_dir)
+        self.committing = [push for push in self.committing if push_id(push) in known]
+        self.finish_pushes()
 
     def _write(self) -> list[str]:
         """Everything held, as statements of the transaction. Returns the pushes whose rows go with it."""
@@ -488,7 +509,7 @@ class CommittingDelivery(Delivery):
 
     def _write_receipt(self, row: Mapping[str, Any]) -> None:
         if self._stale_receipt:
-            self.connection.execute(_FORGET_RECEIPT, {"of_id": self._stale_receipt})
+            self.connection.execute(_FORGET_RECEIPT, {"of_id": self._stale_receipt, "at": time.time()})
         self._unique(_ADD_RECEIPT, row)
 
     def _unique(self, statement: Any, row: Mapping[str, Any]) -> None:
@@ -522,8 +543,12 @@ class CommittingDelivery(Delivery):
     def roll_back(self) -> None:
         try:
             self._let_go()
+        except exc.SQLAlchemyError as error:
+            log.warning("a connection could not be rolled back and is given up; the database does it: %s", error)
         finally:
             super().roll_back()
+        if self.committing:
+            self._finish_what_is_committed()
 
     def _let_go(self) -> None:
         """Gives the connection back; what was not committed is undone by the pool."""

@@ -15,7 +15,9 @@ from sqlalchemy import orm
 from lamson import delivery
 from lamson.database import Database, FSMState, Message, OutboxRow, PushRow, Receipt, Schema, configure_database
 from lamson.delivery import Outgoing
-from lamson.errors import Conflict, DatabaseError, Fault, QueueError, RelayError
+from lamson.errors import Conflict, DatabaseError, Fault, QueueError, RelayError, SMTPError
+from lamson.outbox import Outbox
+from lamson.queue import Queue
 from lamson.status import reply
 from tests import databases
 
@@ -428,3 +430,87 @@ def test_a_memory_database_works_for_small_tests() -> None:
     database.states.set("m", "a@x", "NEXT")
     assert database.states.get("m", "a@x") == "NEXT"
     database.dispose()
+
+
+def test_a_commit_of_which_nobody_knows_whether_it_holds_loses_no_push(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client hears 451; when it comes again, the receipt says 250, and the message must be there."""
+    queue = Queue(str(tmp_path / "queue"))
+    commit = sa.engine.Connection.commit
+
+    def lose_the_answer(connection: sa.engine.Connection) -> None:
+        commit(connection)
+        raise sa.exc.OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    monkeypatch.setattr(sa.engine.Connection, "commit", lose_the_answer)
+    with pytest.raises(Fault), begin(database) as held:
+        queue.push(b"Subject: hi\r\n\r\n")
+        held.hold_receipt("k", reply(250), 60)
+    monkeypatch.undo()
+    with begin(database) as held:
+        assert held.receipt("k")
+    assert queue.count() == 1
+
+
+def test_a_commit_of_which_even_the_database_does_not_tell_leaves_pushes_to_the_outbox(
+    sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(str(tmp_path / "queue"))
+    commit = sa.engine.Connection.commit
+
+    def gone() -> None:
+        raise sa.exc.OperationalError("", {}, Exception("the server is gone"))
+
+    def lose_the_database(connection: sa.engine.Connection) -> None:
+        commit(connection)
+        monkeypatch.setattr(sqlite.engine, "connect", gone)
+        raise sa.exc.OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    monkeypatch.setattr(sa.engine.Connection, "commit", lose_the_database)
+    with pytest.raises(Fault), begin(sqlite):
+        queue.push(b"Subject: hi\r\n\r\n")
+    monkeypatch.undo()
+    assert queue.count() == 0
+    Outbox(sqlite, []).recover()
+    assert queue.count() == 1
+
+
+def test_a_conflict_at_the_commit_leaves_nothing_of_a_push(sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def conflict(connection: sa.engine.Connection) -> None:
+        error = Exception("could not serialize access")
+        error.sqlstate = "40001"  # type: ignore[attr-defined]
+        raise sa.exc.OperationalError("COMMIT", {}, error)
+
+    queue = Queue(str(tmp_path / "queue"))
+    monkeypatch.setattr(sa.engine.Connection, "commit", conflict)
+    with pytest.raises(Conflict), begin(sqlite):
+        queue.push(b"Subject: hi\r\n\r\n")
+    assert not list((tmp_path / "queue" / "tmp").iterdir())
+
+
+def test_of_two_that_find_one_expired_receipt_the_second_conflicts(database: Database) -> None:
+    with begin(database) as held:
+        held.hold_receipt("k", reply(250, "long ago"), -1)
+    first, second = database.states.begin(), database.states.begin()
+    assert (first.receipt("k"), second.receipt("k")) == (None, None)
+    second._let_go()  # as on SQLite, where looking takes no lock
+    with first:
+        first.hold_receipt("k", reply(250, "one"), 60)
+    with pytest.raises(Conflict), second:
+        second.hold_receipt("k", reply(250, "two"), 60)
+
+
+@pytest.mark.parametrize(
+    ("kind", "who_am_i", "kill"),
+    [("postgresql", "SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"), ("mariadb", "SELECT connection_id()", "KILL {}")],
+)
+def test_a_connection_that_is_gone_when_it_comes_to_rolling_back(kind: str, who_am_i: str, kill: str, tmp_path: Path) -> None:
+    """What the handler raised still counts: a refusal is no failure that belongs into the undeliverable queue."""
+    with databases.opened(kind, tmp_path) as database:
+        with pytest.raises(SMTPError), begin(database):
+            own = database.session.scalar(sa.text(who_am_i))
+            with database.engine.connect() as other:
+                other.execute(sa.text(kill.format(own)))
+            raise SMTPError(550, "no")
+        assert database.states.get("m", "ann@ex.org") == "START"
