@@ -49,6 +49,7 @@ _TOKEN = re.compile(
       (?P<quoted> " [^"\\]*+ (?: \\. [^"\\]*+ )*+ " )
     | (?P<space>  [\s\x00-\x1f\x7f]++ )
     | (?P<word>   =\?[^?\s]++\?[bBqQ]\?[^?\s]*+\?= | (?: [^\s\x00-\x1f\x7f"(),:;<>\[\]\\@] | \\. )++ | \[ [^\[\]\\<>,;]*+ \] )
+    | (?P<comma>  ,(?: \s*+, )*+ )
     | (?P<mark>   . )
     """,
     re.VERBOSE | re.DOTALL,
@@ -129,7 +130,9 @@ class _Reader:
     def take(self, kind: str, token: str) -> None:
         if kind == "comment":
             self.comment = self.comment or token
-        elif kind == "mark" and token in "<>,;:":
+        elif kind == "comma":
+            self._mark(",")
+        elif kind == "mark" and token in "<>;:":
             self._mark(token)
         elif kind != "space":
             (self.words if self.angle is None else self.angle).append(token)

@@ -319,7 +319,7 @@ def _read_signs(found: BounceAnalyzer, message: Message) -> None:
     base = message.base
     for name, pattern in BOUNCE_MATCHERS.items():
         value = base.get(name)
-        if value is not None and pattern.search(value):
+        if value is not None and pattern.search(value[:SEARCHED]):
             found.headers[name] = value
     if isinstance(message.From, str) and address.bare_address(message.From) == address.NULL:
         found.headers.setdefault("Return-Path", "<>")

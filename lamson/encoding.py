@@ -170,7 +170,7 @@ def decode_text(data: bytes, charset: str | None, reading: Reading) -> str:
     if data.isascii() and (codec is None or codec in _ASCII_BELOW_128):
         return data.decode("ascii")
     first = ("utf_8", codec) if reading.utf8_first else (codec, "utf_8")
-    for candidate in first:
+    for candidate in dict.fromkeys(first):
         text = _attempt(data, candidate)
         if text is not None:
             if candidate != codec:
@@ -198,7 +198,7 @@ def _without_surrogates(text: str, codec: str) -> str:
 
 def _decode_damaged(data: bytes, codec: str | None, reading: Reading) -> str:
     """Text that is neither what it declares nor UTF-8. A few bad octets are replaced; with many the declaration is not believed."""
-    for candidate in (codec, "utf_8"):
+    for candidate in dict.fromkeys((codec, "utf_8")):
         if candidate and candidate != "ascii":
             text = _without_surrogates(data.decode(candidate, "replace"), candidate)
             if text.count("\ufffd") * 3 < len(text) - len(text.encode("ascii", "ignore")):
@@ -241,7 +241,12 @@ def properly_decode_header(header: str | bytes) -> str:
 
 
 def _on_one_line(raw: bytes) -> bytes:
-    return b" ".join(map(bytes.strip, raw.split(b"\n"))) if b"\n" in raw else raw
+    if b"\n" not in raw:
+        return raw
+    if len(raw) < 64 * 1024:
+        return b" ".join(map(bytes.strip, raw.split(b"\n")))
+    lines = map(bytes.strip, io.BytesIO(raw))  # of millions of them join() would make an array of eighty octets each
+    return b" ".join([b" ".join(some) for some in iter(lambda: list(islice(lines, 10_000)), [])])
 
 
 def _unfold(raw: bytes, reading: Reading) -> str:
@@ -361,7 +366,7 @@ def _encode_value(text: str, is_addresses: bool) -> str:
 
 def _is_plain(text: str) -> bool:
     """ASCII that nobody would take for an encoded word, and that can be folded."""
-    return text.isascii() and "=?" not in text and (len(text) <= LONG_WORD or max(map(len, _foldable(text))) <= LONG_WORD)
+    return text.isascii() and "=?" not in text and (len(text) <= LONG_WORD or max(map(len, _lines(text))) <= LONG_WORD)
 
 
 def _encode_address(box: address.Address) -> str:
@@ -392,8 +397,16 @@ def _encode_text(text: str) -> str:
 def _encode_words(text: str) -> str:
     """RFC 2047 §2: each word at most 75 characters, no character cut in two. Q for text that stays readable, B for the rest."""
     if len(_utf8(text)) - len(text) > len(text) // 3 or len(text) > LONG_WORD:
-        return " ".join(f"=?utf-8?b?{piece}?=" for piece in _pieces(text, _b_encoded, 60))
+        return " ".join([f"=?utf-8?b?{piece}?=" for piece in _b_pieces(text)])
     return " ".join(f"=?utf-8?q?{piece}?=" for piece in _pieces(text, _q_encoded, 60))
+
+
+def _b_pieces(text: str) -> Iterable[str]:
+    """Each of 60 characters at most: 45 octets."""
+    if not text.isascii():
+        return _pieces(text, _b_encoded, 60)
+    encoded = _b_encoded(text)
+    return [encoded[at : at + 60] for at in range(0, len(encoded), 60)]
 
 
 def _b_encoded(text: str) -> str:
@@ -434,23 +447,28 @@ def header_line(name: str, text: str) -> str:
     if not text.isascii() or len(text) > LINE or "=?" in text:
         text = _encode_value(text, name.lower() in ADDRESS_HEADERS)
     line = f"{name}: {text}"
-    return line if len(line) <= LINE else "\r\n ".join(_lines(_foldable(line)))
+    return line if len(line) <= LINE else "\r\n ".join(_lines(line))
 
 
-def _foldable(text: str) -> list[str]:
-    """Cut at the single spaces between two characters that are none."""
-    return text.split(" ") if "  " not in text else re.split(r"(?<=[^ ]) (?=[^ ])", text)
+_SINGLE_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
 
 
-def _lines(chunks: list[str]) -> Iterator[str]:
-    line = chunks[0]
-    for chunk in chunks[1:]:
-        if len(line) + 1 + len(chunk) >= LINE:
-            yield line
-            line = chunk
-        else:
-            line = f"{line} {chunk}"
-    yield line
+def _lines(text: str) -> Iterator[str]:
+    """Cut at single spaces between two characters that are none, into lines of less than `LINE` characters where that is possible."""
+    at = 0
+    while len(text) - at >= LINE and (cut := _last_single_space(text, at)):
+        yield text[at:cut]
+        at = cut + 1
+    yield text[at:]
+
+
+def _last_single_space(text: str, at: int) -> int:
+    """The last one in a line that begins at `at`, else the first one after that; 0 when there is none."""
+    cut = text.rfind(" ", at + 1, at + LINE)
+    while cut > at and (text[cut - 1] == " " or text[cut + 1 : cut + 2] in ("", " ")):
+        cut = text.rfind(" ", at + 1, cut)
+    found = _SINGLE_SPACE.search(text, at + LINE) if cut <= at else None
+    return found.start() if found else max(cut, 0)
 
 
 # -- header fields

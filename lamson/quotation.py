@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+#: Characters and lines that are read, more than anybody writes.
+LONGEST_TEXT, MOST_LINES = 1024 * 1024, 20_000
+
 #: Lines over which an attribution ("On ... wrote:") may be wrapped, its characters, and lines that are looked at for a block of headers.
 WRAPPED, LONGEST_ATTRIBUTION, HEADER_LINES = 4, 400, 7
 
 _QUOTED = re.compile(r"[ \t]{0,3}>")
-_RULE = re.compile(r"[ \t]*[-_=*\u2500\u2014]{5,}[ \t]*")
+_RULE = re.compile(r"[ \t]*+[-_=*\u2500\u2014]{5,}+[ \t]*+")
 _SIGNATURE = re.compile(r"--|\u2014")
 
 _ATTRIBUTION_BEGINS = re.compile(
@@ -41,7 +44,7 @@ _ORIGINAL_WORDS = _any_of(
     "исходное сообщение, пересылаемое сообщение, alkuperäinen viesti, eredeti üzenet, özgün ileti",
     "原始邮件, 原始郵件, 转发邮件, 元のメッセージ, 원본 메시지",
 )
-_ORIGINAL = re.compile(rf"[ \t>*]*-{{2,}}[ \t]*(?:{_ORIGINAL_WORDS})", re.IGNORECASE)
+_ORIGINAL = re.compile(rf"[ \t>*]*+-{{2,}}+[ \t]*+(?:{_ORIGINAL_WORDS})", re.IGNORECASE)
 
 #: Names of the headers that some programs put above what they quote: the first of them, and those below it.
 _FROM_NAMES = _any_of(
@@ -78,7 +81,7 @@ _BLOCKQUOTE = re.compile(r"<(/?)blockquote\b[^<>]*+>", re.IGNORECASE)
 
 def new_text(text: str) -> str:
     """What is neither quoted nor signature. Text between two quotations is kept, parted by a blank line; all else as it was written."""
-    lines = [line.rstrip() for line in text.replace("\xa0", " ").split("\n")]
+    lines = [line.rstrip() for line in text[:LONGEST_TEXT].replace("\xa0", " ").split("\n", MOST_LINES)[:MOST_LINES]]
     kept: list[str] = []
     for line in _unquoted(lines):
         while line is None and kept and not kept[-1]:

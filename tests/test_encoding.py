@@ -5,10 +5,12 @@ from __future__ import annotations
 import email
 import email.header
 import io
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator
 from email.message import Message
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from lamson import address, encoding
 from lamson.encoding import EncodingError, MailBase
+from lamson.mail import MailRequest
 
 
 def read(text: str | bytes) -> MailBase:
@@ -624,7 +627,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "50,000 parameters": lambda: b"Content-Type: text/plain" + b"; a=b" * 50_000 + b"\r\n\r\n",
     "50,000 sections": lambda: b"Content-Type: text/plain" + b"".join(b"; a*%d*=%%41" % at for at in range(50_000)) + b"\r\n\r\n",
     "100,000 header lines": lambda: b"X: y\r\n" * 100_000 + b"\r\n",
-    "300,000 header lines": lambda: b"X: \xe9\r\n" * 300_000 + b"\r\n",
+    "300,000 header lines": lambda: b"X: y\r\n" * 300_000 + b"\r\n",
+    "60,000 header lines in no charset": lambda: b"X: \xe9\r\n" * 60_000 + b"\r\n",
     "100,000 header names": lambda: b"".join(b"X%d: y\r\n" % at for at in range(100_000)) + b"\r\n",
     "20 MB of soft line breaks": lambda: b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"a=\r\n" * 5_000_000,
     "false boundaries": lambda: MIXED + b"--bx\r\n" * 1_000_000,
@@ -634,6 +638,12 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "not base64": lambda: b"Content-Transfer-Encoding: base64\r\n\r\n" + b"!" * 5_000_000 + b"a",
     "5 MB of octets in no charset": lambda: b"\r\n" + bytes(range(128, 256)) * 40_000,
     "many texts in no charset": lambda: MIXED + (b"--b\r\n\r\n" + bytes(range(128, 256)) * 8 + b"\r\n") * 900,
+    "values with CR, LF and NUL": lambda: b"Subject: a\rBcc: x\x00\r\n \r\nFrom: a@b\x00\nTo: \r\r\r\n\r\n" + b"A: \r\x00" * 100_000,
+    "words that hide a line end": lambda: b"Subject: " + b"=?utf-8?q?a=0D=0ABcc:_x?= =?utf-8?b?DQpCY2M6IHg=?= " * 10_000 + b"\r\n\r\n",
+    "names that hide a mailbox": lambda: b"To: " + b"(=?utf-8?q?=29?= a@b) =?utf-8?q?c=40d=2C?= <e@f>, " * 4_000 + b"\r\n\r\n",
+    "RFC 2231 tricks": lambda: b"Content-Disposition: x; f*0*=u''%; f*0=a; f*00=b; f**=d; f*1*=%0d%0a" + b"; f*1" * 50_000 + b"\r\n\r\n",
+    "many From": lambda: b"From: a@b\r\n" * 20_000 + b"\r\n",
+    "a charset that does not exist": lambda: b"Content-Type: text/plain; charset=" + b"x" * 100_000 + b"\r\n\r\n" + b"\xe9" * 100_000,
     "a name without a colon": lambda: b"a" * 5_000_000,
     "carriage returns": lambda: b"\r" * 2_000_000,
     "carriage returns and a line": lambda: b"A: b\n\n" + b"\r" * 5_000_000,
@@ -648,31 +658,54 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_mail_costs_little(make: Callable[[], bytes]) -> None:
-    data = make()
-    with at_most(seconds=2.0, megabytes=300):
-        mail = encoding.from_string(data)
-        mail.items()
-        for part in mail.walk():
-            part.items()
-            assert part.body is not None or part.parts
-        assert mail.body is not None or mail.parts
-        canonical = encoding.to_bytes(mail)
-    assert_canonical(canonical)
+    """Every question that can be asked of it, and its canonical form: a second of CPU time and 200 MB, in a process of its own."""
+    seconds, megabytes, canonical = in_a_process(make)
+    if seconds >= 1.0:  # perhaps others were busy: once more
+        seconds, megabytes, canonical = in_a_process(make)
+    assert seconds < 1.0
+    assert megabytes < 200
+    assert canonical
 
 
-class at_most:
-    """CPU seconds, and megabytes by which the peak of memory may grow."""
+def in_a_process(make: Callable[[], bytes]) -> tuple[float, float, bool]:
+    """CPU seconds, megabytes by which the peak of memory grew, and whether the canonical form was as it must be."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=measure, args=(make(), send))
+    process.start()
+    send.close()
+    with receive:
+        found: tuple[float, float, bool] = receive.recv()
+    process.join()
+    process.close()
+    return found
 
-    def __init__(self, seconds: float, megabytes: float) -> None:
-        self.seconds, self.megabytes = seconds, megabytes
 
-    def __enter__(self) -> None:
-        self.began, self.peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def measure(data: bytes, send: Any) -> None:
+    began, before = time.process_time(), peak_of_memory()
+    message = MailRequest("peer", None, None, data)
+    ask_everything(message)
+    canonical = encoding.to_bytes(message.base)
+    seconds, megabytes = time.process_time() - began, (peak_of_memory() - before) / 1024
+    try:
+        assert_canonical(canonical)
+    except AssertionError:
+        canonical = b""
+    send.send((seconds, megabytes, bool(canonical)))
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, tb: object) -> None:
-        if kind is None:
-            assert time.process_time() - self.began < self.seconds
-            assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self.peak) / 1024 < self.megabytes
+
+def peak_of_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def ask_everything(message: MailRequest) -> None:
+    message.items()
+    for part in message.walk():
+        part.items()
+        assert part.body is not None or part.parts
+    assert message.base.body is not None or message.base.parts
+    message.body(), message.text, message.html, message.attachments, message.reply_text
+    message.route_to, message.route_from, message.recipient, message.reply_to, message.unanswerable()
+    message.is_bounce(), message.bounce.error_for_humans()
 
 
 def test_beyond_the_caps_the_rest_is_one_opaque_part() -> None:
