@@ -16,26 +16,6 @@ from tests.project import Project
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
-#: What the README's example takes for granted: a model, and a template.
-MODEL = '''\
-"""What this application keeps."""
-
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Ticket(Base):
-    __tablename__ = "ticket"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    owner: Mapped[str]
-    subject: Mapped[str]
-'''
-OPENED = "From: support@{{ host }}\nTo: {{ message.route_from }}\nSubject: Re: {{ ticket.subject }}\n\nWe have it.\n"
-
 
 def blocks(page: Path, language: str) -> Iterator[str]:
     """The code blocks of a page that are of this language; "" for those that name none."""
@@ -71,15 +51,13 @@ def test_the_two_commands_come_before_anything_else_to_be_typed() -> None:
 
 def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    (example,) = blocks(ROOT / "README.md", "python")
-    path = re.match(r"# (\S+)\n", example)
-    assert path
-    project.write(path.group(1), example)
-    project.write("app/model/__init__.py", MODEL)
-    project.write("app/templates/opened.msg", OPENED)
+    for example in blocks(ROOT / "README.md", "python"):
+        path = re.match(r"# (\S+)\n", example)
+        assert path
+        project.write(path.group(1), example)
+    (template,) = blocks(ROOT / "README.md", "jinja")
+    project.write("app/templates/opened.msg", template)
     project.edit("config/settings.py", "app.handlers.sample", "app.handlers.support")
-    create = "from app.model import Base\nsettings.database.create_all(Base.metadata)\n"
-    project.edit("config/boot.py", "Router.load(", f"{create}Router.load(")
     project.start_log()
     try:
         project.start()

@@ -29,6 +29,11 @@ Router.UNDELIVERABLE_QUEUE = Queue("run/undeliverable")
 Router.defaults(**settings.router_defaults)
 Router.load(settings.handlers)
 
+# The tables of the application's own classes. Imported here, when `config.settings` has a database and the handlers are there.
+from app.model import Base
+
+settings.database.create_all(Base.metadata)
+
 # What brings mail in, and what sends it out once it is certain.
 settings.receiver = SMTPReceiver(**settings.receiver_config, relay=settings.relay)
 settings.outbox = Outbox(settings.database, [settings.relay], Router.UNDELIVERABLE_QUEUE)

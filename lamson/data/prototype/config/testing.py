@@ -33,3 +33,7 @@ Router.STATE_STORE = settings.database.states
 Router.UNDELIVERABLE_QUEUE = Queue(f"{SCRATCH.name}/undeliverable")
 Router.defaults(**settings.router_defaults)
 Router.load(settings.handlers)
+
+from app.model import Base
+
+settings.database.create_all(Base.metadata)

@@ -2,3 +2,9 @@
 
 Rows that a handler adds to `settings.database.session` are committed with the message that caused them, or not at all.
 """
+
+from sqlalchemy.orm import DeclarativeBase
+
+
+class Base(DeclarativeBase):
+    """What each class with a table inherits from. A start makes the tables that are missing; it changes none that is there."""
