@@ -144,6 +144,7 @@ class Application:
 
     def look(self, sender: str, place: str) -> str:
         """What is there of this sender's message: all or nothing. And no connection and no lock is kept."""
+        gc.collect()  # the exception that we raised holds on to what its frames had
         Outbox(self.database, []).recover()  # as the next start does
         with self.database.engine.connect() as connection:
             rows = connection.execute(sa.select(sa.func.count()).where(Row.sender == sender)).scalar_one()
@@ -153,7 +154,6 @@ class Application:
         found = (rows, mail, tuple(state) if state else None, *kept)
         handled, undelivered = (1, 1, ("NEXT", 1), 1, 0), (0, 0, None, 0, 1)
         promise(found in (handled, undelivered), f"{place}: (rows, answers, state, archived, undeliverable) are {found}")
-        gc.collect()  # the exception that we raised holds on to what its frames had
         promise(self.database.engine.pool.checkedout() == 0, f"{place}: a connection was not given back")
         promise(not self.database.writing.locked(), f"{place}: the turn to write was not given back")
         return "handled" if found == handled else "undeliverable"
