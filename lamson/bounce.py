@@ -7,7 +7,10 @@ it is no bounce. `lamson.mail` calls `detect` when an application asks; nothing 
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
+import hmac
 import html
 import inspect
 import re
@@ -367,6 +370,44 @@ def _code_in(text: str, action: str) -> str:
         return "4.0.0"
     reply = _REPLY.search(text)
     return f"{reply[1]}.0.0" if reply else "5.0.0"
+
+
+# -- addresses that name the recipient
+
+_VERP = re.compile(r"(?P<box>[^+@]+)\+(?P<recipient>.+=[^+=]+)\+(?P<signature>[a-z2-7]{16})@(?P<domain>[^@]+)")
+_NAMEABLE = re.compile(r"[a-z0-9!#$%&'*+/?^_`{|}~.=-]+@[a-z0-9.-]+")
+
+
+def verp_address(bounces: str, recipient: str, key: bytes) -> str:
+    """A reverse-path that names the recipient, so that a bounce tells by its address alone whose it is (variable envelope return path).
+
+    `bounces+joe=example.net+SIGNATURE@example.com` for `bounces@example.com` and `joe@example.net`. `key` is the application's secret:
+    nobody else can make such an address. For a recipient that does not fit into one (RFC 5321 §4.5.3.1.1) it is `bounces` as it is.
+    """
+    bounces, recipient = address.normalise(bounces), address.normalise(recipient)
+    box, _, domain = bounces.rpartition("@")
+    local = f"{box}+{recipient.replace('@', '=')}+{_verp_signature(bounces, recipient, key)}"
+    fits = _NAMEABLE.fullmatch(recipient) and len(local) <= address.LOCAL_OCTETS
+    return f"{local}@{domain}" if fits and _VERP.fullmatch(f"{local}@{domain}") else bounces
+
+
+def verp_recipient(bounced_to: str | None, key: bytes) -> str | None:
+    """The recipient that an address of `verp_address` names; None for any other, and for one that was not signed with this key."""
+    found = _VERP.fullmatch(address.normalise(bounced_to or ""))
+    if not found:
+        return None
+    local, _, domain = found["recipient"].rpartition("=")
+    recipient = f"{local}@{domain}"
+    signature = _verp_signature(f"{found['box']}@{found['domain']}", recipient, key)
+    return recipient if hmac.compare_digest(signature.encode(), found["signature"].encode()) else None
+
+
+def _verp_signature(bounces: str, recipient: str, key: bytes) -> str:
+    """Eighty bits, in letters whose case does not matter: some servers change it."""
+    if not key:
+        raise ValueError("Addresses are signed with a key: give some secret bytes, such as 32 of os.urandom, and keep them.")
+    digest = hmac.new(key, f"{recipient}\0{bounces}".encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+    return base64.b32encode(digest[:10]).decode("ascii").lower()
 
 
 # -- for handlers

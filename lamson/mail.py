@@ -348,11 +348,13 @@ class MailResponse(HeaderMapping):
         content_type: str | None = None,
         data: str | bytes | None = None,
         disposition: str | None = None,
+        content_id: str | None = None,
     ) -> None:
         """Adds a file: what is given as `data`, or what stands in `filename` when the message is rendered.
 
-        Without `content_type` the file's ending tells it. `disposition` is `attachment` unless said otherwise. `TypeError` or `ValueError`
-        when that is not enough to go by.
+        Without `content_type` the file's ending tells it. `disposition` is `attachment` unless said otherwise, or `inline` for what has a
+        `content_id`: an image that the Html shows by `<img src="cid:CONTENT_ID">`. `TypeError` or `ValueError` when that is not enough to
+        go by.
         """
         if data is None and filename is None:
             raise TypeError("attach() needs data, or the filename of a file to read it from.")
@@ -360,18 +362,21 @@ class MailResponse(HeaderMapping):
             raise TypeError(f"attach() takes data as str or bytes, not {type(data).__name__}.")
         if data is None and filename is not None and not Path(filename).is_file():
             raise ValueError(f"There is no file {os.fspath(filename)!r} to attach: give an existing file, or data.")
+        if content_id is not None and not _CONTENT_ID.fullmatch(content_id):
+            raise ValueError(f"{content_id!r} is no content_id: it takes printable ASCII without spaces and angle brackets.")
         kind = content_type or (mimetypes.guess_type(os.fspath(filename))[0] if filename is not None else None)
         if kind is None and data is not None and filename is None:
             raise TypeError("attach() needs a content_type, such as text/plain, for data without a filename.")
         kind = kind or "application/octet-stream"
         encoding.made(b"", kind)  # a type that is none is refused here, not when the message is sent
-        self.attachments.append({"filename": filename, "content_type": kind, "data": data, "disposition": disposition, "part": None})
+        given = {"filename": filename, "content_type": kind, "data": data, "disposition": disposition, "content_id": content_id}
+        self.attachments.append({**given, "part": None})
 
     def attach_part(self, part: MailBase) -> None:
         """Adds a part of another message as it is."""
         if not isinstance(part, MailBase):
             raise TypeError("attach_part() takes a part of a message, such as one of request.all_parts().")
-        self.attachments.append({"filename": None, "content_type": None, "data": None, "disposition": None, "part": part})
+        self.attachments.append({**dict.fromkeys(("filename", "content_type", "data", "disposition", "content_id")), "part": part})
 
     def attach_all_parts(self, request: MailRequest) -> None:
         """Adds all parts of a received message; one that has none is added whole, without its headers."""
@@ -414,27 +419,47 @@ class MailResponse(HeaderMapping):
     @property
     def base(self) -> MailBase:
         """The message as a tree of parts, made anew each time. Files are read now."""
-        parts = [_attached(attachment) for attachment in self.attachments]
-        content = self._content(alone=not parts)
+        shown = [each for each in self.attachments if self.Html is not None and each.get("content_id")]
+        parts = [_attached(each) for each in self.attachments if each not in shown]
+        content = self._content([_attached(each) for each in shown], None if parts else self.headers)
         if not parts:
             return content
-        whole = MailBase(headers=self.headers)
-        whole.content_encoding["Content-Type"] = ("multipart/mixed", {})
-        for part in ([content] if self.Body is not None or self.Html is not None else []) + parts:
-            whole.attach_part(part)
-        return whole
+        has_content = self.Body is not None or self.Html is not None
+        return _multipart("multipart/mixed", [content, *parts] if has_content else parts, self.headers)
 
-    def _content(self, alone: bool) -> MailBase:
-        """Body and Html: one of them, or both as alternatives (RFC 2046 §5.1.4). `alone`: it is the whole message."""
-        content = MailBase(headers=self.headers if alone else None)
-        if self.Body is None or self.Html is None:
-            content.body = self.Html if self.Body is None else self.Body
-            content.default_type = "text/plain" if self.Html is None else "text/html"
-            return content
-        content.content_encoding["Content-Type"] = ("multipart/alternative", {})
-        content.attach_text(self.Body, "text/plain")
-        content.attach_text(self.Html, "text/html")
-        return content
+    def _content(self, shown: list[MailBase], headers: Headers | None) -> MailBase:
+        """Body and Html: one of them, or both as alternatives (RFC 2046 §5.1.4)."""
+        if self.Html is None:
+            return _text(self.Body, "text/plain", headers)
+        if self.Body is None:
+            return _related(self.Html, shown, headers)
+        return _multipart("multipart/alternative", [_text(self.Body, "text/plain"), _related(self.Html, shown)], headers)
+
+
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}")
+
+
+def _text(body: str | None, kind: str, headers: Headers | None = None) -> MailBase:
+    part = MailBase(headers=headers)
+    part.body, part.default_type = body, kind
+    return part
+
+
+def _multipart(kind: str, parts: list[MailBase], headers: Headers | None = None) -> MailBase:
+    whole = MailBase(headers=headers)
+    whole.content_encoding["Content-Type"] = (kind, {})
+    for part in parts:
+        whole.attach_part(part)
+    return whole
+
+
+def _related(source: str, shown: list[MailBase], headers: Headers | None = None) -> MailBase:
+    """HTML, with the images that it shows where there are any (RFC 2387)."""
+    if not shown:
+        return _text(source, "text/html", headers)
+    whole = _multipart("multipart/related", [_text(source, "text/html"), *shown], headers)
+    whole.content_encoding["Content-Type"] = ("multipart/related", {"type": "text/html"})
+    return whole
 
 
 def _new_message_id(sender: str | None) -> str:
@@ -455,7 +480,11 @@ def _attached(attachment: Mapping[str, Any]) -> MailBase:
     if data is None:
         data = Path(filename).read_bytes()
     name = os.path.basename(os.fspath(filename)) if filename is not None else None
-    return encoding.made(data, kind, attachment["disposition"] or "attachment", name)
+    content_id = attachment.get("content_id")
+    made = encoding.made(data, kind, attachment["disposition"] or ("inline" if content_id else "attachment"), name)
+    if content_id:
+        made["Content-ID"] = f"<{content_id}>"
+    return made
 
 
 def _content_of(base: MailBase) -> MailBase:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamson import bounce
+from lamson import address, bounce
 from lamson.mail import MailRequest
 from lamson.routing import RoutingBase
 
@@ -374,3 +374,37 @@ def test_hostile_bounces_cost_little(body: str, kind: str) -> None:
     began = time.process_time()
     read(text, sender="").error_for_humans()
     assert time.process_time() - began < 1
+
+
+# -- addresses that name the recipient
+
+KEY = b"a secret of the application"
+
+
+@pytest.mark.parametrize("recipient", ["joe@example.net", "Joe+tag@Example.net", "a=b@x.org", "o'neil-jr@sub.example.net", "a+b=c+d@x.org"])
+def test_a_bounce_address_names_its_recipient(recipient: str) -> None:
+    made = bounce.verp_address("Bounces@lists.example", recipient, KEY)
+    assert address.check(made) == made
+    assert made.startswith("bounces+")
+    assert bounce.verp_recipient(made, KEY) == recipient.lower()
+    assert bounce.verp_recipient(made.upper(), KEY) == recipient.lower()
+    assert bounce.verp_recipient(made, b"another key") is None
+    assert bounce.verp_recipient(made.replace("lists.example", "other.example"), KEY) is None
+
+
+@pytest.mark.parametrize("recipient", ["x" * 60 + "@example.net", "jose\u0301@example.net", '"a b"@example.net', "no-domain", ""])
+def test_a_recipient_that_does_not_fit_leaves_the_address_as_it_is(recipient: str) -> None:
+    assert bounce.verp_address("bounces@lists.example", recipient, KEY) == "bounces@lists.example"
+
+
+FORGED = [None, "", "bounces@lists.example", "bounces+joe=example.net@lists.example", f"b+joe=x.org+{'a' * 16}@x"]
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_an_address_that_was_not_signed_names_nobody(forged: str | None) -> None:
+    assert bounce.verp_recipient(forged, KEY) is None
+
+
+def test_a_bounce_address_needs_a_key() -> None:
+    with pytest.raises(ValueError, match="key"):
+        bounce.verp_address("bounces@lists.example", "joe@example.net", b"")

@@ -663,3 +663,45 @@ def test_nobody_gets_no_reply() -> None:
 
 def test_reply_text_is_what_is_new() -> None:
     assert request(b"Subject: x\r\n\r\nYes.\r\n\r\nOn 2 May 2012, Ann <ann@example.com> wrote:\r\n> Shall we?\r\n").reply_text == "Yes."
+
+
+# -- images that the HTML shows
+
+
+def tree(part: Any) -> Any:
+    return (part.content_type, [tree(child) for child in part.parts]) if part.parts else part.content_type
+
+
+def test_an_image_that_the_html_shows_lies_beside_it() -> None:
+    message = MailResponse("a@x.org", "b@x.org", "s", Body="text", Html='<img src="cid:logo">')
+    message.attach("logo.png", data=b"PNG", content_id="logo")
+    message.attach("list.pdf", data=b"PDF")
+    read = request(bytes(message))
+    related = ("multipart/related", ["text/html", "image/png"])
+    assert tree(read.base) == ("multipart/mixed", [("multipart/alternative", ["text/plain", related]), "application/pdf"])
+    assert (read.text, read.html) == ("text", '<img src="cid:logo">')
+    image, file = read.attachments
+    assert (image.name, image.type, image.data, image.inline, image.content_id) == ("logo.png", "image/png", b"PNG", True, "logo")
+    assert (file.name, file.inline, file.content_id) == ("list.pdf", False, "")
+    standard = email.message_from_bytes(bytes(message), policy=email.policy.default)
+    assert standard.get_body(("related", "html")).get_content_type() == "multipart/related"
+
+
+def test_html_alone_with_its_image() -> None:
+    message = MailResponse("a@x.org", "b@x.org", "s", Html='<img src="cid:logo">')
+    message.attach("logo.png", data=b"PNG", content_id="logo")
+    assert tree(request(bytes(message)).base) == ("multipart/related", ["text/html", "image/png"])
+
+
+def test_without_html_an_image_is_a_file() -> None:
+    message = MailResponse("a@x.org", "b@x.org", "s", Body="text")
+    message.attach("logo.png", data=b"PNG", content_id="logo")
+    read = request(bytes(message))
+    assert tree(read.base) == ("multipart/mixed", ["text/plain", "image/png"])
+    assert read.attachments[0].content_id == "logo"
+
+
+@pytest.mark.parametrize("content_id", ["", "a b", "<a>", "a\r\nBcc: x", "é", "x" * 201])
+def test_a_content_id_that_is_none_is_refused(content_id: str) -> None:
+    with pytest.raises(ValueError, match="content_id"):
+        MailResponse().attach("logo.png", data=b"PNG", content_id=content_id)
