@@ -254,6 +254,8 @@ class RoutingBase:
     def load(self, handlers: Iterable[str]) -> None:
         """Imports the modules and takes their routes. One that fails stops it with its own error, except while `RELOAD` and
         `LOG_EXCEPTIONS` are both on (development): then it is logged."""
+        if isinstance(handlers, str):
+            raise RoutingError(f"Router.load takes a list of modules, and not one name: handlers = [{handlers!r}]")
         with self._changing():
             for name in handlers:
                 self._load(name)
@@ -431,6 +433,8 @@ class RoutingBase:
         runs, why = self._choose(run.matches, run.message, held.get_state)
         if not runs:
             raise _Unhandled(why)
+        if why:
+            log.info("only stateless functions run for %s: %s", run.recipient, why)
         for each in runs:
             run.running = each
             log.info("matched %s: %s", run.recipient, each)
@@ -534,10 +538,11 @@ class RoutingBase:
         return {(self.state_key(each.route.module, run.message), run.sender) for each in run.matches if each.route.locking}
 
     def _choose(self, matches: list[Match], message: Any, state_of: Callable[[str, str], str]) -> tuple[list[Match], str]:
-        """Every stateless function and the first in state, in route order; if none, why."""
+        """Every stateless function and the first in state, in route order; if none is in state, why. A sender who is lost, in a state that
+        names no function any more, has nothing run: the message is worth keeping until somebody helps."""
         runs: list[Match] = []
         taken = False
-        why = "no route fits the address" if not matches else ""
+        lost, why = "", "no route fits the address" if not matches else ""
         for each in matches:
             if each.route.stateless:
                 runs.append(each)
@@ -548,14 +553,18 @@ class RoutingBase:
                 runs.append(each)
             elif not taken:
                 why = self._explain(each.route.module, state)
-        return runs, why
+                lost = lost or (why if self._is_lost(each.route.module, state) else "")
+        return ([], lost) if lost and not taken else (runs, "" if taken else why)
 
     def _state_in(self, module: str, message: Any, state_of: Callable[[str, str], str]) -> str:
         sender = message.route_from
         return state_of(self.state_key(module, message), sender) if sender else ROUTE_FIRST_STATE
 
+    def _is_lost(self, module: str, state: str) -> bool:
+        return state != ROUTE_FIRST_STATE and (module, state) not in self.table.states
+
     def _explain(self, module: str, state: str) -> str:
-        if (module, state) not in self.table.states:
+        if self._is_lost(module, state):
             return f"the sender's state {state} names no function of {module}; `lamson states -move {state} NEW` gives it its new name"
         return f"the sender is in the state {state} of {module}, which has no route for this address"
 

@@ -291,6 +291,44 @@ def test_a_state_that_names_no_function_any_more_is_told(router: RoutingBase, ma
     assert machine["ran"] == []
 
 
+def test_a_lost_sender_is_not_swallowed_by_a_stateless_function(router: RoutingBase, machine: dict[str, Any]) -> None:
+    """Found by a newcomer: an indexer that sees all mail made that of a renamed state vanish with 250."""
+    indexed = []
+
+    @router.route(".+")
+    @router.stateless
+    def INDEX(message: Any) -> None:
+        indexed.append(message)
+
+    router.UNDELIVERABLE_QUEUE = kept = Kept()
+    router.STATE_STORE.set(__name__, "ann@ex.org", "RENAMED")
+    (plan,) = router.plan(mail())
+    (outcome,) = router.deliver(mail())
+    assert plan.runs == ()
+    assert outcome.kept == "key1"
+    assert "RENAMED names no function" in kept.pushed[0][1]
+    assert indexed == machine["ran"] == []
+
+
+def test_the_log_tells_when_only_stateless_functions_run(router: RoutingBase, caplog: pytest.LogCaptureFixture) -> None:
+    @router.route(".+")
+    @router.stateless
+    def INDEX(message: Any) -> None: ...
+
+    @router.route("list@test.com")
+    def CLOSED(message: Any) -> None: ...
+
+    with caplog.at_level(logging.INFO):
+        (outcome,) = router.deliver(mail())
+    assert outcome.ran == (f"{__name__}.INDEX",)
+    assert f"only stateless functions run for list@test.com: the sender is in the state START of {__name__}, which has" in caplog.text
+
+
+def test_load_says_that_it_wants_a_list(router: RoutingBase) -> None:
+    with pytest.raises(RoutingError, match=r"handlers = \['app.handlers.post'\]"):
+        router.load("app.handlers.post")
+
+
 def test_a_handler_that_raises_leaves_no_trace_but_the_kept_message_and_error(router: RoutingBase) -> None:
     router.UNDELIVERABLE_QUEUE = kept = Kept()
     called = []
