@@ -33,11 +33,13 @@ class LamsonError(Exception):
 class SMTPError(LamsonError):
     """Raised by a handler, it is the client's answer.
 
-    `code`: an SMTP reply code, 4xx or 5xx as a rule. `message`: the text; without one it comes from the code. `status`: an RFC 3463
-    status; without one the least that the code says. `cause`: for the log only.
+    `code`: an SMTP reply code, 4xx or 5xx as a rule; `ValueError` for one that answers no message, as 354. `message`: the text; without
+    one it comes from the code. `status`: an RFC 3463 status; without one the least that the code says. `cause`: for the log only.
     """
 
     def __init__(self, code: int, message: str | None = None, status: str | None = None, cause: str | None = None) -> None:
+        if int(code) // 100 not in (2, 4, 5):
+            raise ValueError(f"SMTPError({code}): a message is answered with a code of 4xx or 5xx.")
         self.reply: Reply = reply(int(code), message, status)
         self.code = self.reply.code
         self.message = self.reply.text

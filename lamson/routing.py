@@ -145,6 +145,7 @@ class _Table:
     routes: tuple[Route, ...]
     index: pattern.Index
     states: frozenset[tuple[str, str]]
+    keys: Mapping[str, Callable[[str, Any], str]]  # module -> its state key generator
 
     def match(self, address: str) -> list[Match]:
         found: list[Match] = []
@@ -175,6 +176,7 @@ class _Run:
     matches: list[Match] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
     running: Match | None = None
+    key: str = ""  # of the conversation that moves: asked before a handler can change the message
 
     @property
     def seconds(self) -> float:
@@ -240,7 +242,10 @@ class RoutingBase:
     def state_key_generator(self, function: F) -> F:
         """`function(module_name, message)` gives the state key of its module's conversations, which else is the module's name."""
         self._need_function(function, "state_key_generator")
-        self._keys[function.__module__] = function
+        with self._mutex:
+            self._keys[function.__module__] = function
+            if not self._loading:
+                self._table = None
         return function
 
     # -- setting up
@@ -301,7 +306,7 @@ class RoutingBase:
         if table is None:
             with self._mutex:
                 if self._table is None:
-                    self._table = _compile(self._registry.values(), self.DEFAULT_CAPTURES)
+                    self._table = _compile(self._registry.values(), self.DEFAULT_CAPTURES, self._keys)
                 table = self._table
         return table
 
@@ -321,7 +326,7 @@ class RoutingBase:
     def state_key(self, module: Any, message: Any) -> str:
         """The key of the machine's conversations: the module's name unless a `@state_key_generator` says otherwise."""
         name = module if isinstance(module, str) else getattr(module, "__name__", str(module))
-        generator = self._keys.get(name)
+        generator = self.table.keys.get(name)
         return generator(name, message) if generator else name
 
     def get_state(self, module: Any, message: Any) -> str:
@@ -435,6 +440,7 @@ class RoutingBase:
             raise _Unhandled(why)
         if why:
             log.info("only stateless functions run for %s: %s", run.recipient, why)
+        run.key = next((self.state_key(each.route.module, run.message) for each in runs if not each.route.stateless), "")
         for each in runs:
             run.running = each
             log.info("matched %s: %s", run.recipient, each)
@@ -447,7 +453,7 @@ class RoutingBase:
         """Holds the next state; also when the sender stays, so that two processes cannot both think that they moved first."""
         if not run.sender:
             return
-        key = self.state_key(ran.module, run.message)
+        key = run.key
         before = held.get_state(key, run.sender)
         moved_itself = (key, run.sender) in held.states
         after = before if returned is None else self._state_name(ran, returned)
@@ -508,7 +514,7 @@ class RoutingBase:
     def _move_to_error(self, run: _Run, held: Delivery) -> None:
         failed = run.running
         if failed and run.sender and not failed.route.stateless and (failed.route.module, ERROR_STATE) in self.table.states:
-            held.set_state(self.state_key(failed.route.module, run.message), run.sender, ERROR_STATE)
+            held.set_state(run.key, run.sender, ERROR_STATE)
 
     def _outcome(self, run: _Run, answer: Reply, **more: Any) -> Outcome:
         return Outcome(run.recipient, answer, run.id, tuple(run.ran), **more)
@@ -631,7 +637,7 @@ class RoutingBase:
             try:
                 yield
                 if self._sealed:
-                    self._table = _compile(self._registry.values(), self.DEFAULT_CAPTURES)
+                    self._table = _compile(self._registry.values(), self.DEFAULT_CAPTURES, self._keys)
                 else:
                     self._table = None
             finally:
@@ -641,10 +647,11 @@ class RoutingBase:
 _TRY_AGAIN = reply(451, "The message could not be handled now, try again later", "4.3.0")
 
 
-def _compile(registered: Iterable[_Registered], defaults: Mapping[str, str]) -> _Table:
+def _compile(registered: Iterable[_Registered], defaults: Mapping[str, str], keys: Mapping[str, Callable[[str, Any], str]]) -> _Table:
     each = [(entry.function, format, captures) for entry in list(registered) for format, captures in list(entry.formats)]
     routes = tuple(_compile_route(function, format, captures, defaults) for function, format, captures in each)
-    return _Table(routes, pattern.Index.of([one.pattern for one in routes]), frozenset((one.module, one.name) for one in routes))
+    states = frozenset((one.module, one.name) for one in routes)
+    return _Table(routes, pattern.Index.of([one.pattern for one in routes]), states, dict(keys))
 
 
 def _compile_route(function: Handler, format: str, captures: Mapping[str, str], defaults: Mapping[str, str]) -> Route:

@@ -261,6 +261,37 @@ def test_a_state_key_generator_parts_the_conversations(router: RoutingBase, mach
     assert [ran.split()[0] for ran in machine["ran"]] == ["START", "START"]
 
 
+@pytest.mark.parametrize("code", [100, 354, 999])
+def test_a_code_that_answers_no_message_is_the_handlers_mistake(router: RoutingBase, code: int) -> None:
+    def START(message: MailRequest) -> None:
+        raise SMTPError(code)
+
+    router.UNDELIVERABLE_QUEUE = Kept()
+    router.route("a@test.com")(START)
+    (outcome,) = router.outcomes(MailRequest("", "s@x.org", "a@test.com", b"Subject: x\r\n\r\n"))
+    assert (outcome.reply.code, type(outcome.error)) == (250, ValueError)
+    assert outcome.kept
+
+
+def test_a_handler_that_changes_the_message_moves_the_conversation_that_it_was_in(router: RoutingBase) -> None:
+    def START(message: MailRequest) -> Any:
+        message["Subject"] = "[list] " + str(message["Subject"])
+        return NEXT
+
+    def NEXT(message: MailRequest) -> None: ...
+
+    def key(module: str, message: MailRequest) -> str:
+        return f"{module}:{message['Subject']}"
+
+    router.state_key_generator(key)
+    router.route("a@test.com")(START)
+    router.route_like(START)(NEXT)
+    message = MailRequest("", "s@x.org", "a@test.com", b"Subject: x\r\n\r\n")
+    (outcome,) = router.deliver(message)
+    assert outcome.reply.code == 250, outcome
+    assert router.get_state(START.__module__, message) == "NEXT"
+
+
 def test_plan_answers_and_does_nothing(router: RoutingBase, machine: dict[str, Any]) -> None:
     (plan,) = router.plan(mail())
     assert [str(run) for run in plan.runs] == [f"{__name__}.START(name='list', host='test.com')"]
@@ -599,6 +630,33 @@ def test_load_reload_and_seal(default_router: RoutingBase, handlers: Path, caplo
 
     router.clear_routes()
     assert router.routes == ()
+
+
+def test_while_the_handlers_are_reloaded_conversations_keep_their_keys(default_router: RoutingBase, handlers: Path) -> None:
+    """A message that comes just then must not move another conversation."""
+    text = (
+        "from lamson.routing import route, state_key_generator\n"
+        "import threading\n"
+        "if 'REACHED' in globals(): REACHED.set(), GO.wait(5)\n"
+        "REACHED, GO = threading.Event(), threading.Event()\n"
+        "@state_key_generator\ndef key(module, message): return f'{module}:{message.recipient}'\n"
+        "@route('a@x')\ndef START(message): pass\n"
+    )
+    (handlers / "first_handler.py").write_text(text)
+    default_router.load(["first_handler"])
+    default_router.seal()
+    module = default_router.HANDLERS["first_handler"]
+    reached, go = module.REACHED, module.GO
+    message = MailRequest("", "s@x", "a@x", "")
+    thread = threading.Thread(target=default_router.reload)
+    thread.start()
+    try:
+        assert reached.wait(5)
+        assert default_router.state_key("first_handler", message) == "first_handler:a@x"
+    finally:
+        go.set()
+        thread.join()
+    assert default_router.state_key("first_handler", message) == "first_handler:a@x"
 
 
 def test_a_handler_that_does_not_import_stops_the_boot_unless_developing(default_router: RoutingBase, handlers: Path) -> None:
