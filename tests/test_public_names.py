@@ -31,6 +31,7 @@ NAMES: dict[str, str] = {
         MailRequest.raw MailRequest.original MailRequest.route_to MailRequest.route_from MailRequest.keys MailRequest.items
         MailRequest.get_all MailRequest.body MailRequest.all_parts MailRequest.walk MailRequest.base MailRequest.to_message
         MailRequest.is_bounce MailRequest.bounce MailRequest.is_automatic MailRequest.recipient MailRequest.defects MailRequest.copy
+        MailRequest.reply MailRequest.reply_to MailRequest.reply_text MailRequest.unanswerable
         MailResponse.attach MailResponse.attach_part MailResponse.attach_all_parts MailResponse.clear MailResponse.update
         MailResponse.to_message
     """,
@@ -56,8 +57,14 @@ NAMES: dict[str, str] = {
         Queue.push Queue.pop Queue.get Queue.remove Queue.keys Queue.count Queue.clear Queue.oversize
     """,
     "lamson.view": "LOADER load render respond attach",
+    "lamson.confirm": """
+        ConfirmationStorage SQLAlchemyConfirmationStorage ConfirmationEngine
+        ConfirmationStorage.get ConfirmationStorage.store ConfirmationStorage.delete ConfirmationStorage.clear
+        ConfirmationEngine.send ConfirmationEngine.register ConfirmationEngine.verify ConfirmationEngine.cancel ConfirmationEngine.clear
+        ConfirmationEngine.push_pending ConfirmationEngine.get_pending ConfirmationEngine.delete_pending ConfirmationEngine.purge
+    """,
     "lamson.bounce": """
-        bounce_to detect BounceAnalyzer BOUNCE_MATCHERS
+        verp_address verp_recipient bounce_to detect BounceAnalyzer BOUNCE_MATCHERS
         BounceAnalyzer.probable BounceAnalyzer.is_hard BounceAnalyzer.is_soft BounceAnalyzer.error_for_humans
     """,
     "lamson.testing": """
@@ -116,11 +123,18 @@ PARAMETERS: dict[str, str] = {
     "lamson.testing.delivered": "pattern to_queue",
     "lamson.utils.import_settings": "boot_also from_dir boot_module",
     "lamson.utils.configure_database": "config also_create",
+    "lamson.confirm.ConfirmationStorage": "db",
+    "lamson.confirm.ConfirmationStorage.store": "target from_address expected_secret pending_message_id",
+    "lamson.confirm.ConfirmationEngine": "pending_queue storage",
+    "lamson.confirm.ConfirmationEngine.send": "relay target message template vars",
+    "lamson.confirm.ConfirmationEngine.register": "target message",
+    "lamson.confirm.ConfirmationEngine.verify": "target from_address expect_secret",
+    "lamson.confirm.ConfirmationEngine.cancel": "target from_address expect_secret",
     "lamson.bounce.bounce_to": "soft hard threshold",
 }
 
 #: In the contract, and not built yet.
-NOT_YET = ("lamson.confirm", "lamson.html", "lamson.spam")
+NOT_YET = ("lamson.html", "lamson.spam")
 
 
 def resolve(path: str) -> Any:
