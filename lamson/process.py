@@ -507,7 +507,12 @@ class Child:
 def fork(task: Callable[[Tell], None]) -> Child:
     """Runs `task(tell)` in a child process that ends with it."""
     read, write = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(read)
+        os.close(write)
+        raise
     if pid == 0:
         os.close(read)
         _live(task, Report(write))
@@ -585,7 +590,19 @@ class Crew:
                 return
             self._bury()
             if len(self._born) < self._count and time.monotonic() >= self._not_before:
-                os.close(self._add().pipe)
+                self._replace()
+
+    def _replace(self) -> None:
+        try:
+            os.close(self._add().pipe)
+        except OSError as error:  # no process or descriptor is to be had just now; the other workers go on
+            self._wait(longer=True)
+            log.error("A worker's successor cannot be started: %s. The next attempt comes in %g s.", error.strerror, self._pause)
+
+    def _wait(self, longer: bool) -> None:
+        """Before the next one is started."""
+        self._pause = min(max(2 * self._pause, FIRST_PAUSE), LAST_PAUSE) if longer else 0.0
+        self._not_before = time.monotonic() + self._pause
 
     def _bury(self) -> None:
         """Takes note of the workers that died, and of when their successors may come."""
@@ -595,7 +612,6 @@ class Crew:
                 self._note_death(pid, time.monotonic() - self._born.pop(pid), status)
 
     def _note_death(self, pid: int, lived: float, status: int) -> None:
-        self._pause = 0.0 if lived > WELL else min(max(2 * self._pause, FIRST_PAUSE), LAST_PAUSE)
-        self._not_before = time.monotonic() + self._pause
+        self._wait(longer=lived <= WELL)
         code = os.waitstatus_to_exitcode(status)
         log.error("Worker %s died with status %s after %.1f s; its successor comes in %g s.", pid, code, lived, self._pause)

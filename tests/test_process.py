@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -338,6 +340,29 @@ def test_a_worker_that_cannot_start_is_told(start: Start) -> None:
     done = start({"workers": 2}, raises=True)
     assert (done.returncode, done.stderr) == (1, "config/settings.py, line 3: wrong. Put it right\n")
     assert not Path(PID).exists()
+
+
+def test_no_process_for_a_successor_is_no_end_for_the_others(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    ending: process.Ending = SimpleQueue()
+    crew = process.Crew(1, lambda tell: None, ending)
+    forks = 0
+
+    def fork() -> int:
+        nonlocal forks
+        forks += 1
+        if forks == 3:
+            ending.put("the test")
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(process, "FIRST_PAUSE", 0.01)
+    open_before = len(os.listdir("/proc/self/fd"))
+    crew._tend()
+    assert forks == 3
+    assert "cannot be started: Resource temporarily unavailable. The next attempt comes in 0.02 s." in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    os.close(crew._life)
+    os.close(crew._hold)
 
 
 def both_workers(ready: str) -> set[int] | None:
