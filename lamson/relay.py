@@ -463,7 +463,7 @@ class Pool:
                 del self._used[target]
             if client.connected:
                 self._idle.setdefault(target, []).append((time.monotonic(), client))
-            self._changed.notify()
+            self._changed.notify_all()  # whoever waits for another server would take the one call and leave it
 
     def _remove(self, old: Callable[[float], bool]) -> list[Client]:
         with self._changed:

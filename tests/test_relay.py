@@ -6,7 +6,7 @@ import email.message
 import email.policy
 import gc
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +22,14 @@ from lamson.delivery import Delivery, Outgoing
 from lamson.encoding import MailBase
 from lamson.errors import EncodingError, PermanentError, RelayError, TransientError
 from lamson.mail import MailRequest, MailResponse
-from lamson.relay import BaseRelay, QueueRelay, Relay
+from lamson.relay import BaseRelay, Pool, QueueRelay, Relay
 from lamson.smtp import exchange
+from lamson.smtp.client import Client
+from lamson.smtp.exchange import Target
 from lamson.state import MemoryStorage
 from lamson.status import reply
 from tests.smtp.server_script import DROP, HANG, ScriptedServer, free_port
+from tests.smtp.talk import wait_until
 
 RAW = b"From: Me <Me@example.com>\r\nTo: you@example.net\r\nSubject: hello\r\nMessage-ID: <1@example.com>\r\n\r\n.Hello.\r\n"
 ME, YOU, APP = "me@example.com", "you@example.net", "app@example.org"
@@ -864,3 +867,25 @@ def test_a_queue_that_takes_nothing_is_transient(tmp_path: Path) -> None:
     with pytest.raises(TransientError) as refused:
         relay.deliver(RAW)
     assert refused.value.reply.status == "4.3.1"
+
+
+def test_a_connection_that_becomes_free_wakes_who_waits_for_it() -> None:
+    """And not only the first in the line, who may wait for another server."""
+    pool = Pool(lambda target: Client(target.host), size=1, idle_seconds=60)
+    ours, theirs = Target("192.0.2.1", "ours"), Target("192.0.2.2", "theirs")
+    got = threading.Event()
+
+    def use(target: Target, then: Callable[[], object]) -> None:
+        with pool.client(target):
+            then()
+
+    patient = threading.Thread(target=use, args=(theirs, bool))
+    waiting = threading.Thread(target=use, args=(ours, got.set))
+    with pool.client(theirs):
+        with pool.client(ours):
+            for number, thread in enumerate((patient, waiting), start=1):
+                thread.start()
+                wait_until(lambda number=number: len(pool._changed._waiters) == number)  # type: ignore[misc,attr-defined]
+        assert got.wait(5)
+    patient.join(5)
+    waiting.join(5)
