@@ -378,6 +378,7 @@ def work(load: Callable[[], Any], sockets: Sockets, ending: Ending, tell: Tell) 
                 service.start(**({"sockets": sockets} if service is settings.receiver and sockets else {}))
                 stack.callback(service.stop)
         where = address_text(settings.receiver)
+        close_unused(sockets, where)
         tell(where)
         log.info("process %s is up", os.getpid())
         log.info("told to end by %s: finishes what it has begun", ending.get())
@@ -388,6 +389,13 @@ def address_text(receiver: Any) -> str:
     """Where a receiver takes mail, in words."""
     address = getattr(receiver, "address", None) or getattr(receiver, "queue_dir", None) or type(receiver).__name__
     return ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
+
+
+def close_unused(sockets: Sockets, where: str) -> None:
+    """Closes those that the receiver, which takes mail at `where`, did not want: it may be a queue's, and nobody would answer there."""
+    for listening in sockets.values():
+        if ":".join(map(str, listening.getsockname()[:2])) != where:
+            listening.close()
 
 
 def drop_priv(uid: int | None, gid: int | None) -> None:
@@ -554,7 +562,9 @@ class Crew:
         """Starts them, keeps their number until told to end, and waits for all. What it logs itself goes to standard error."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         try:
-            tell(self._start())
+            where = self._start()
+            close_unused(sockets, where)
+            tell(where)
             self._tend()
         finally:
             for listening in sockets.values():

@@ -386,6 +386,27 @@ def test_a_restart_with_a_mistake_leaves_the_old_server_running(project: Project
     project.send()
 
 
+def test_a_restart_with_a_certificate_that_is_none_leaves_the_old_server_running(project: Project) -> None:
+    project.well("start")
+    project.edit("config/settings.py", f'"port": {project.port}', f'"port": {project.port}, "certificate": "config/settings.py"')
+    assert "The TLS certificate config/settings.py with the key config/settings.py cannot be used" in project.told("restart")
+    project.edit("config/settings.py", '"certificate": "config/settings.py"', '"certificate": "config/none.pem"')
+    assert "config/none.pem cannot be read: No such file" in project.told("restart")
+    project.send()
+
+
+@pytest.mark.parametrize("port", ['"8823"', '"smtp"', "None", "70000"])
+def test_a_port_that_is_none(project: Project, port: str) -> None:
+    project.edit("config/settings.py", f'"port": {project.port}', f'"port": {port}')
+    assert "a port is a number from 0 to 65535" in project.told("start")
+
+
+def test_a_start_without_routes_warns(project: Project) -> None:
+    project.edit("config/settings.py", '["app.handlers.sample"]', "[]")
+    project.well("start")
+    assert "There are no routes, so all mail is refused." in project.logs()
+
+
 # -- what runs
 
 
@@ -407,6 +428,18 @@ def test_workers_share_the_port(project: Project) -> None:
         project.send(subject=f"number {number}")
     project.kept(5)
     project.well("stop", "-ALL", "run")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_process_for_a_queue_leaves_the_port_alone(project: Project, workers: str) -> None:
+    """Started first, it kept the port of receiver_config bound, where nobody answered and the server could not start."""
+    imports = "from config import boot, settings\nfrom lamson.server import QueueReceiver\n"
+    (project.folder / "config/queue.py").write_text(f'{imports}settings.receiver = QueueReceiver("run/inbox", sleep=0.1)\n')
+    assert "Mail is taken on run/inbox" in project.well("start", "-boot", "config.queue", "-pid", "run/inbox.pid", "-workers", workers)
+    project.start_both()
+    Queue(project.folder / "run/inbox").push(b"Subject: queued\r\n\r\nHello.\r\n", mail_from="q@example.com", rcpt_tos=["test@test.com"])
+    project.send()
+    project.kept(4)
 
 
 def test_another_directory(project: Project) -> None:

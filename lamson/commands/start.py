@@ -15,6 +15,7 @@ from lamson.commands import daemon, states
 from lamson.commands.style import command, option
 from lamson.database import Database
 from lamson.errors import ConfigError
+from lamson.smtp.endpoint import Certificate
 
 log = logging.getLogger("lamson.start")
 
@@ -49,6 +50,9 @@ def load(boot: str) -> Any:
     if not hasattr(settings, "receiver"):
         raise ConfigError(f"{boot} sets no settings.receiver, so nothing would take mail. Write: settings.receiver = SMTPReceiver(**...)")
     check_templates()
+    check_certificate(settings)
+    if not routing.Router.routes:
+        log.warning("There are no routes, so all mail is refused. Name the modules that handle mail in config/settings.py: handlers")
     warn_of_lost_states(settings, routing.Router.routes)  # compiled here, so a wrong route is told
     return settings
 
@@ -59,6 +63,13 @@ def check_templates() -> None:
     if isinstance(loader, jinja2.FileSystemLoader) and not any(map(os.path.isdir, loader.searchpath)):
         missing = ", ".join(map(os.path.abspath, loader.searchpath))
         raise ConfigError(f"The templates' directory is missing: {missing}. Make it, or correct template_config in config/settings.py")
+
+
+def check_certificate(settings: Any) -> None:
+    """The certificate of `receiver_config` is good. The receiver would tell, too, but only after a restart has stopped the old one."""
+    wanted = getattr(settings, "receiver_config", None)
+    if isinstance(wanted, dict) and wanted.get("certificate"):
+        Certificate(wanted["certificate"], wanted.get("key"))
 
 
 def warn_of_lost_states(settings: Any, routes: tuple[routing.Route, ...]) -> None:
@@ -73,6 +84,6 @@ def warn_of_lost_states(settings: Any, routes: tuple[routing.Route, ...]) -> Non
 def bind_receiver() -> dict[tuple[str, int], socket.socket]:
     """The socket of `receiver_config`, bound while the process may bind every port. What cannot be bound, the receiver will explain."""
     wanted = getattr(config.import_settings(False), "receiver_config", None)
-    if not isinstance(wanted, dict) or "port" not in wanted:
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("port"), int):
         return {}
-    return daemon.bind(str(wanted.get("host", "127.0.0.1")), int(wanted["port"]))
+    return daemon.bind(str(wanted.get("host", "127.0.0.1")), wanted["port"])

@@ -32,8 +32,8 @@ def bind(address: Address, mode: int = 0o660) -> socket.socket:
 
 
 def _bind_port(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"Cannot listen on {host}:{port}: a port is a number from 0 to 65535. Correct the port in the settings.")
+    if not isinstance(port, int) or not 0 <= port <= 65535:  # settings are not type-checked
+        raise ConfigError(f"Cannot listen on {host}:{port!r}: a port is a number from 0 to 65535. Correct the port in the settings.")
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
