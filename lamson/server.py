@@ -6,13 +6,15 @@ the answer of what became of them. It knows nothing of sockets, which are the li
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import socket as network
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,8 +133,9 @@ class SMTPReceiver(Receiver):
         super().__init__(router, relay, hostname)
         unknown = sorted(limits.keys() - SESSION_LIMITS - LISTENER_LIMITS)
         if unknown:
-            known = ", ".join(sorted(SESSION_LIMITS | LISTENER_LIMITS))
-            raise TypeError(f"{type(self).__name__} knows no {', '.join(unknown)}. The limits that can be set: {known}.")
+            own = [name for name in inspect.signature(SMTPReceiver).parameters if name != "limits"]
+            known = ", ".join([*own, *sorted(SESSION_LIMITS | LISTENER_LIMITS)])
+            raise TypeError(f"{type(self).__name__} knows no {', '.join(unknown)}. It takes {known}.")
         self.host, self.port = host, port
         self.take_unrouted = take_unrouted
         self._wanted: Address = (host, port)
@@ -177,7 +180,7 @@ class SMTPReceiver(Receiver):
         rules = self._rules()
         listener = Listener(
             self._wanted,
-            lambda peer, tls: Session(rules, peer, tls),
+            lambda peer, tls: Session(self._rules_for(peer, rules), peer, tls),
             self._handle,
             certificate=self._certificate,
             key=self._key,
@@ -194,18 +197,32 @@ class SMTPReceiver(Receiver):
             hostname=self.hostname,
             lmtp=self.lmtp,
             tls_available=self._certificate is not None and not self._implicit_tls,
-            accept_recipient=self._accept,
-            authenticate=self._authenticate,
             reserve=self._budget.reserve,
             release=self._budget.release,
             new_id=trace.new_id,
             **{name: limit for name, limit in self._limits.items() if name in SESSION_LIMITS},
         )
 
-    def _accept(self, recipient: str, mail_from: str) -> Reply | None:
+    def _rules_for(self, peer: str, rules: Rules) -> Rules:
+        """With the questions that only we can answer, and whose refusals the log tells with the peer."""
+        log_in = None if self._authenticate is None else partial(self._log_in, peer)
+        return replace(rules, accept_recipient=partial(self._accept, peer), authenticate=log_in)
+
+    def _accept(self, peer: str, recipient: str, mail_from: str) -> Reply | None:
         """The route table's answer to RCPT; None takes it. What is asked for is the address that the delivery will have."""
         known = address.bare_address(recipient)
-        return None if known and (self.take_unrouted or self.router.match(known)) else NO_SUCH_ADDRESS
+        if known and (self.take_unrouted or self.router.match(known)):
+            return None
+        log.info("refused from %s: <%s> to %s: no route takes this address", peer or "local", mail_from, recipient)
+        return NO_SUCH_ADDRESS
+
+    def _log_in(self, peer: str, user: str, password: str) -> bool:
+        """The application's answer to AUTH."""
+        assert self._authenticate is not None
+        known = self._authenticate(user, password)
+        if not known:
+            log.warning("refused from %s: AUTH as %r", peer or "local", user)
+        return known
 
     def _handle(self, envelope: Envelope) -> Sequence[Reply]:
         """The envelope's replies: one, and in LMTP one for each recipient."""

@@ -359,7 +359,7 @@ def test_a_socket_that_the_process_has_bound(router: RoutingBase, seen: list[Mai
 
 
 def test_a_limit_that_nobody_knows() -> None:
-    with pytest.raises(TypeError, match=r"SMTPReceiver knows no colour, sise\. .* size"):
+    with pytest.raises(TypeError, match=r"SMTPReceiver knows no colour, sise\. It takes host, port, .* size"):
         SMTPReceiver(sise=1, colour="red")
 
 
@@ -426,6 +426,19 @@ def test_tls_and_passwords(router: RoutingBase, seen: list[MailRequest], tmp_pat
         assert client.say("MAIL FROM:<a@client.example>").startswith("530")
         assert client.say("AUTH PLAIN AGEAYg==").startswith("235")
         assert client.say("MAIL FROM:<a@client.example>").startswith("250")
+
+
+def test_the_log_tells_who_was_refused(router: RoutingBase, seen: list[MailRequest], caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal at RCPT or AUTH never becomes a delivery, so nothing else would tell of it."""
+    caplog.set_level(logging.INFO)
+    receiver = SMTPReceiver(port=0, router=router, authenticate=lambda user, password: False)
+    with Running(receiver) as smtp, Talker(smtp.receiver.address) as client:
+        client.say("EHLO here")
+        assert client.say("AUTH PLAIN AGEAYg==").startswith("535")
+        client.say("MAIL FROM:<a@client.example>")
+        assert client.say("RCPT TO:<nobody@elsewhere.example>").startswith("550")
+    assert "refused from 127.0.0.1: AUTH as 'a'" in caplog.messages
+    assert "refused from 127.0.0.1: <a@client.example> to nobody@elsewhere.example: no route takes this address" in caplog.messages
 
 
 def test_process_message_gives_none_or_the_refusal(router: RoutingBase, seen: list[MailRequest]) -> None:
