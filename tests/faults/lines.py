@@ -34,6 +34,8 @@ from lamson.routing import RoutingBase
 from tests.faults.figures import Figures, promise
 
 HOUSE = str(Path(lamson.__file__).parent)
+#: What only enters and leaves, or gives back a lock.
+WAYS_OUT = ("__enter__", "__exit__", "working_on", "give", "give_turn_back")
 
 
 class Base(orm.DeclarativeBase):
@@ -145,6 +147,8 @@ class Application:
     def look(self, sender: str, place: str) -> str:
         """What is there of this sender's message: all or nothing. And no connection and no lock is kept."""
         gc.collect()  # the exception that we raised holds on to what its frames had
+        promise(self.database.engine.pool.checkedout() == 0, f"{place}: a connection was not given back")
+        promise(not self.database.writing.locked(), f"{place}: the turn to write was not given back")
         Outbox(self.database, []).recover()  # as the next start does
         with self.database.engine.connect() as connection:
             rows = connection.execute(sa.select(sa.func.count()).where(Row.sender == sender)).scalar_one()
@@ -154,8 +158,6 @@ class Application:
         found = (rows, mail, tuple(state) if state else None, *kept)
         handled, undelivered = (1, 1, ("NEXT", 1), 1, 0), (0, 0, None, 0, 1)
         promise(found in (handled, undelivered), f"{place}: (rows, answers, state, archived, undeliverable) are {found}")
-        promise(self.database.engine.pool.checkedout() == 0, f"{place}: a connection was not given back")
-        promise(not self.database.writing.locked(), f"{place}: the turn to write was not given back")
         return "handled" if found == handled else "undeliverable"
 
 
@@ -171,7 +173,8 @@ def take_all(queue: Queue, sender: str) -> int:
 
 
 def is_way_out(frame: FrameType) -> bool:
-    return frame.f_code.co_name in ("__enter__", "__exit__", "working_on") or linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return frame.f_code.co_name in WAYS_OUT or line.lstrip().startswith("with ")
 
 
 class Tracer:

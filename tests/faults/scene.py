@@ -102,7 +102,9 @@ class Scene:
         self.process = None
 
     def kill_worker(self, which: int) -> None:
-        """kill -9 of one worker, whom the first process has to replace."""
+        """kill -9 of one worker, whom the first process has to replace. (One that dies before all are up ends the start, which says so.)"""
+        assert self.process is not None
+        self.wait(lambda: f": process {self.process.pid} (run/smtp.pid)" in self.output(), "all workers are up")  # type: ignore[union-attr]
         children = self.children()
         if children:
             with suppress(ProcessLookupError):

@@ -9,8 +9,8 @@ from tests.faults import hang, lines
 
 @pytest.mark.parametrize(("database", "when"), [("sqlite", "before"), ("postgresql", "after")])
 def test_a_handler_that_hangs_holds_up_no_other(database: str, when: str) -> None:
-    figures = hang.run(database, when, hanging=4, seconds=6, deadline=2, messages=60)
-    assert "60 messages, all 250" in str(figures["others"])
+    figures = hang.run(database, when, hanging=4, seconds=5, deadline=1.5, messages=40)
+    assert "40 messages, all 250" in str(figures["others"])
 
 
 def test_an_exception_at_each_line_of_the_handler() -> None:
