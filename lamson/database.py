@@ -400,8 +400,7 @@ class CommittingDelivery(Delivery):
         self._connection: Connection | None = None
         self._session: DeliverySession | None = None
         self.committing: list[delivery.HeldPush] = []  # pushes of which it is not known whether they are committed
-        self._receipt: dict[str, Any] | None = None
-        self._stale_receipt: str | None = None
+        self._receipts: list[dict[str, Any]] = []
         self._unseen_receipt: str | None = None
 
     @property
@@ -427,12 +426,12 @@ class CommittingDelivery(Delivery):
         row = self.connection.execute(_READ_RECEIPT, {"of_id": key}).first()
         if row and row.expires > time.time():
             return Reply(row.code, row.text, row.status)
-        self._stale_receipt, self._unseen_receipt = (key, None) if row else (None, key)
+        self._unseen_receipt = None if row else key
         return None
 
     def hold_receipt(self, key: str, answer: Reply, seconds: float) -> None:
         row = {"id": key, "code": answer.code, "text": answer.text, "status": answer.status}
-        self._receipt = row | {"expires": time.time() + seconds}
+        self._receipts.append(row | {"expires": time.time() + seconds})
 
     def commit(self) -> None:
         if self._session is not None:
@@ -488,8 +487,8 @@ class CommittingDelivery(Delivery):
         """Everything held, as statements of the transaction. Returns the pushes whose rows go with it."""
         for (key, sender), state in self.states.items():
             self._write_state(key, sender, state)
-        if self._receipt is not None:
-            self._write_receipt(self._receipt)
+        for receipt in self._receipts:
+            self._write_receipt(receipt)
         if self.mail:
             self._write_mail()
         return self._write_pushes() if self.pushes else []
@@ -508,8 +507,8 @@ class CommittingDelivery(Delivery):
             raise Conflict(f"{sender} in {key} moved elsewhere")
 
     def _write_receipt(self, row: Mapping[str, Any]) -> None:
-        if self._stale_receipt:
-            self.connection.execute(_FORGET_RECEIPT, {"of_id": self._stale_receipt, "at": time.time()})
+        if row["id"] != self._unseen_receipt:  # there may be one that has expired
+            self.connection.execute(_FORGET_RECEIPT, {"of_id": row["id"], "at": time.time()})
         self._unique(_ADD_RECEIPT, row)
 
     def _unique(self, statement: Any, row: Mapping[str, Any]) -> None:

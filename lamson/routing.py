@@ -118,7 +118,8 @@ class Outcome:
     """What became of one delivery. `reply` is what a client hears of it.
 
     `ran`: the full names of the functions that ran, in order. `kept`: its key in the undeliverable queue, if it went there.
-    `repeated`: a receipt answered, nothing ran. `error`: what stopped the handler.
+    `repeated`: a receipt answered, nothing ran. `error`: what stopped the handler. `receipt`: of a refusal, key and seconds, for
+    whoever keeps the refused copy.
     """
 
     recipient: str
@@ -128,6 +129,7 @@ class Outcome:
     kept: str | None = None
     repeated: bool = False
     error: BaseException | None = None
+    receipt: tuple[str, float] | None = None
 
 
 @dataclass(slots=True)
@@ -517,7 +519,8 @@ class RoutingBase:
             held.set_state(run.key, run.sender, ERROR_STATE)
 
     def _outcome(self, run: _Run, answer: Reply, **more: Any) -> Outcome:
-        return Outcome(run.recipient, answer, run.id, tuple(run.ran), **more)
+        receipt = (run.receipt, run.seconds) if run.receipt and answer.permanent else None
+        return Outcome(run.recipient, answer, run.id, tuple(run.ran), receipt=receipt, **more)
 
     # -- receipts
 

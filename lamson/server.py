@@ -95,6 +95,9 @@ class Receiver:
                 queue.push(message.copy(), mail_from=message.From, rcpt_tos=list(why), peer=peer, reason=f"refused: {reason}")
             if told is not None and self.relay is not None:
                 held.hold_mail(self.relay, Outgoing("", (sender,), told))
+            for each in refused:
+                if each.receipt:  # a client that did not hear us comes again
+                    held.hold_receipt(each.receipt[0], reply(250, f"Kept for the postmaster, delivery {each.delivery}"), each.receipt[1])
         held.call_after_commit()
         log.warning("kept as undeliverable what was refused: %s", reason)
         return True

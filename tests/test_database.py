@@ -210,6 +210,15 @@ def test_of_two_receipts_the_second_conflicts_and_an_expired_one_does_not(databa
         held.hold_receipt("k", reply(250), 60)
 
 
+def test_whoever_has_not_looked_replaces_an_expired_receipt(database: Database) -> None:
+    """The undeliverable queue's own transaction did not: for an hour the client heard 451."""
+    for seconds in (-1, 60):
+        with begin(database) as held:
+            held.hold_receipt("k", reply(250), seconds)
+            held.hold_receipt("l", reply(250), seconds)
+    assert len(rows(database, Receipt)) == 2
+
+
 def test_what_a_handler_ran_into_while_another_process_was_faster_is_a_conflict(database: Database) -> None:
     """Of two first messages of one sender both want to add the sender's row; the second must run anew and find it."""
     with pytest.raises(Conflict, match="ValueError: the row is there"), begin(database) as held:

@@ -251,6 +251,18 @@ def test_one_refused_while_others_were_taken(
         assert "refused@test.com" in report.as_string()
 
 
+@pytest.mark.usefixtures("receipts")
+def test_a_refused_copy_is_kept_once_though_the_client_comes_again(
+    router: RoutingBase, seen: list[MailRequest], kept: Queue, reports: QueueRelay
+) -> None:
+    with Running(SMTPReceiver(port=0, router=router, relay=reports)) as smtp:
+        for _ in range(2):
+            assert smtp.send("one@test.com", "refused@test.com", "refused2@test.com")[0].startswith("250")
+    assert (len(seen), len(kept)) == (3, 1)
+    with router.STATE_STORE.database.engine.connect() as connection:
+        assert connection.exec_driver_sql("select count(*) from lamson_outbox").scalar() == 1
+
+
 @pytest.mark.usefixtures("seen")
 def test_the_null_sender_is_told_nothing(router: RoutingBase, kept: Queue, reports: QueueRelay) -> None:
     with Running(SMTPReceiver(port=0, router=router, relay=reports)) as smtp:
@@ -537,6 +549,17 @@ def test_what_is_refused_out_of_a_queue_is_kept_and_the_sender_told(
     queue.push(MESSAGE, mail_from="a@client.example", rcpt_tos=["refused@test.com"])
     receive_all(queue, router, relay=reports)
     assert (len(queue), len(kept), len(reports.queue)) == (0, 1, 1)
+
+
+@pytest.mark.usefixtures("receipts")
+def test_what_is_refused_and_kept_but_not_removed_is_not_kept_again(
+    queue: Queue, router: RoutingBase, seen: list[MailRequest], kept: Queue
+) -> None:
+    """As after a crash between the two."""
+    receiver = QueueReceiver(queue.queue_dir, router=router)
+    for _ in range(2):
+        assert receiver.process_message(MailRequest(None, "", "refused@test.com", MESSAGE), "key").code == 250
+    assert (len(seen), len(kept)) == (1, 1)
 
 
 def test_what_is_refused_and_cannot_be_kept_stays(queue: Queue, router: RoutingBase, seen: list[MailRequest]) -> None:
