@@ -392,9 +392,10 @@ def address_text(receiver: Any) -> str:
 
 
 def close_unused(sockets: Sockets, where: str) -> None:
-    """Closes those that the receiver, which takes mail at `where`, did not want: it may be a queue's, and nobody would answer there."""
+    """Closes those that the receiver, which takes mail at `where`, did not want: it may be a queue's, and nobody would answer there. A
+    worker's successor finds them closed."""
     for listening in sockets.values():
-        if ":".join(map(str, listening.getsockname()[:2])) != where:
+        if listening.fileno() >= 0 and ":".join(map(str, listening.getsockname()[:2])) != where:
             listening.close()
 
 

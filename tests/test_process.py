@@ -365,6 +365,14 @@ def test_no_process_for_a_successor_is_no_end_for_the_others(monkeypatch: pytest
     os.close(crew._hold)
 
 
+def test_sockets_that_nobody_wanted_are_closed_for_successors_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as wanted, socket.create_server(("127.0.0.1", 0)) as unwanted:
+        sockets = {("127.0.0.1", 1): wanted, ("127.0.0.1", 2): unwanted}
+        for _ in range(2):  # in the first process, then in the successor that it forks
+            process.close_unused(sockets, ":".join(map(str, wanted.getsockname())))
+            assert (wanted.fileno() >= 0, unwanted.fileno()) == (True, -1)
+
+
 def both_workers(ready: str) -> set[int] | None:
     seen = {ask(address_in(ready)) for _ in range(20)}
     return seen if len(seen) == 2 else None
