@@ -514,8 +514,9 @@ def test_what_failed_is_kept_listed_and_put_back(project: Project) -> None:
     listed = wait_for(lambda: project.well("queue", "-name", "run/undeliverable", "-list"))
     assert "app.handlers.sample.START raised ViewError: There is no template welcome.msg in" in listed
     key = listed.split()[0]
-    again = project.well("queue", "-name", "run/undeliverable", "-route", key)
-    assert f"{key}: test@test.com: kept again as " in again
+    again = project.run("queue", "-name", "run/undeliverable", "-route", key)
+    assert re.match(rf"{key}: test@test.com: kept again as \S+: ViewError: There is no template welcome.msg", again.stdout)
+    assert again.returncode == 1
     (project.folder / "welcome.msg").rename(project.folder / "app/templates/welcome.msg")
     assert "test@test.com: handled by app.handlers.sample.START" in project.well("queue", "-name", "run/undeliverable", "-route", "all")
     assert project.well("queue", "-name", "run/undeliverable") == "0\n"

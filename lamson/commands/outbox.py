@@ -30,7 +30,7 @@ def outbox(for_: str | None, list: bool, **wanted: bool) -> None:
     with project.made_database() as database:
         if chosen:
             change, did = VERBS[chosen[0]]
-            click.echo(f"{did} mail for {change(database, recipient)} recipients.")
+            click.echo(f"{did} mail for {project.counted(change(database, recipient), 'recipient')}.")
         else:
             show(database, recipient)
 
@@ -49,4 +49,5 @@ def show(database: Database, recipient: str | None) -> None:
         state = "held back" if row.parked else "being sent" if row.owner else f"next try {project.when(row.due)}"
         why = f": {row.reply}" if row.reply else ""
         sender = row.mail_from or "<>"
-        click.echo(f"{row.rcpt_to}  from {sender}  since {project.when(row.created)}  tried {row.attempts} times, {state}{why}")
+        tried = project.counted(row.attempts, "time")
+        click.echo(f"{row.rcpt_to}  from {sender}  since {project.when(row.created)}  tried {tried}, {state}{why}")

@@ -35,6 +35,11 @@ def made_database() -> Iterator[Database]:
         yield found
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 time`, `2 times`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def when(seconds: float) -> str:
     """A moment, given in seconds since 1970, in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -110,33 +111,38 @@ def print_message(message: MailRequest) -> None:
 
 
 def route(mails: Queue, key: str, boot: str) -> None:
-    """Puts one message or all of them back. A message leaves the queue when it is owned elsewhere."""
+    """Puts one message or all of them back. A message leaves the queue when it is owned elsewhere. Status 1 if any was not handled."""
     wanted = mails.keys() if key == "all" else [key]
     messages = {each: message_of(mails, each) for each in wanted[:1]}  # a wrong key is told before anything is booted
     config.import_settings(True, boot_module=boot)
+    well = True
     for each in wanted:
         message = messages.get(each) or mails.get(each)
         if message is not None:
-            route_one(mails, each, message)
+            well = route_one(mails, each, message) and well
+    if not well:
+        sys.exit(1)
 
 
-def route_one(mails: Queue, key: str, message: MailRequest) -> None:
-    """Puts one message back, and says for each recipient what became of it."""
+def route_one(mails: Queue, key: str, message: MailRequest) -> bool:
+    """Puts one message back, and says for each recipient what became of it. Whether all was handled."""
     try:
         outcomes = Router.deliver(message)
     except SMTPError as refusal:
         click.echo(f"{key}: stays, the handler refused it: {refusal}")
-        return
+        return False
     for outcome in outcomes:
         click.echo(f"{key}: {outcome.recipient}: {account(outcome)}")
     if all(outcome.reply.code // 100 == 2 for outcome in outcomes):
         mails.remove(key)
+    return all(outcome.reply.ok and not outcome.kept for outcome in outcomes)
 
 
 def account(outcome: Outcome) -> str:
     """What became of it, in words."""
     if outcome.kept:
-        return f"kept again as {outcome.kept}"
+        why = f"{type(outcome.error).__name__}: {outcome.error}" if outcome.error else "nobody took it"
+        return f"kept again as {outcome.kept}: {why}"
     if outcome.reply.code // 100 == 2:
         return f"handled by {', '.join(outcome.ran)}"
     return f"stays: {outcome.reply}"

@@ -12,6 +12,7 @@ from lamson import address
 from lamson.commands import project
 from lamson.commands.style import command, option, switch
 from lamson.database import Database, FSMState
+from lamson.errors import ConfigError
 from lamson.routing import ROUTE_FIRST_STATE
 
 
@@ -27,11 +28,20 @@ def states(for_: str | None, reset: bool, move: tuple[str, str] | None) -> None:
     sender = None if for_ is None else address.normalise(for_)
     with project.made_database() as database:
         if move:
-            click.echo(f"Moved {change(database, *named(move[0]), move[1], sender)} conversations to {move[1]}.")
+            moved = change(database, *named(move[0]), move[1], sender)
+            click.echo(f"Moved {some(moved, f'in the state {move[0]}')} to {move[1]}.")
         elif reset:
-            click.echo(f"Sent {change(database, None, None, ROUTE_FIRST_STATE, sender)} conversations of {sender} back to START.")
+            moved = change(database, None, None, ROUTE_FIRST_STATE, sender)
+            click.echo(f"Sent {some(moved, f'of {sender}')} of {sender} back to START.")
         else:
             show(database, sender)
+
+
+def some(moved: int, which: str) -> str:
+    """How many, in words. None at all is a name that was mistyped."""
+    if not moved:
+        raise ConfigError(f"There is no conversation {which}. Those that there are: lamson states")
+    return project.counted(moved, "conversation")
 
 
 def named(state: str) -> tuple[str | None, str]:

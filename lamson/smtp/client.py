@@ -219,7 +219,8 @@ class Client:
         except socket.gaierror as error:
             raise failure(451, f"The address of {self.host} is not to be found: {error.strerror}", "4.4.3") from error
         except (OSError, UnicodeError) as error:
-            raise failure(451, f"No connection to {self.host} port {self.port}: {error}", "4.4.1") from error
+            why = getattr(error, "strerror", None) or error
+            raise failure(451, f"No connection to {self.host} port {self.port}: {why}", "4.4.1") from error
 
     def _dial_unix(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)

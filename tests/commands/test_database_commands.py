@@ -78,7 +78,14 @@ def test_everybody_is_moved(lamson: Type, conversations: Database) -> None:
     assert lamson("states", "-move", "FORWARD", "POSTING").out == "Moved 3 conversations to POSTING.\n"
     assert lamson("states", "-move", f"{MACHINE}.POSTING", "DONE").out == "Moved 2 conversations to DONE.\n"
     assert conversations.states.get("app.handlers.post", "me@example.com") == "POSTING"
-    assert lamson("states", "-move", "DONE", "X", "-for", "me@example.com").out == "Moved 1 conversations to X.\n"
+    assert lamson("states", "-move", "DONE", "X", "-for", "me@example.com").out == "Moved 1 conversation to X.\n"
+
+
+def test_a_name_that_nobody_has_is_told(lamson: Type, conversations: Database) -> None:
+    mistyped = lamson("states", "-move", "FORWRAD", "POSTING")
+    assert (mistyped.status, mistyped.out) == (1, "")
+    assert "There is no conversation in the state FORWRAD. Those that there are: lamson states" in mistyped.err
+    assert "There is no conversation of mee@example.com." in lamson("states", "-for", "mee@example.com", "-reset").err
 
 
 def test_a_delivery_that_runs_meanwhile_notices_the_move(lamson: Type, conversations: Database) -> None:
@@ -149,7 +156,7 @@ def test_what_waits(lamson: Type, waiting: Database) -> None:
 
 
 def test_it_is_held_and_released(lamson: Type, waiting: Database) -> None:
-    assert lamson("outbox", "-hold", "-for", "one@example.com").out == "Holds back: mail for 1 recipients.\n"
+    assert lamson("outbox", "-hold", "-for", "one@example.com").out == "Holds back: mail for 1 recipient.\n"
     assert "held back" in lamson("outbox", "-for", "one@example.com").out
     assert lamson("outbox", "-release").out == "Released: mail for 2 recipients.\n"
     assert "held back" not in lamson("outbox").out
@@ -160,8 +167,8 @@ def test_it_is_removed_only_when_it_is_said_whose(lamson: Type, waiting: Databas
     done = lamson("outbox", "-remove")
     assert done.status == 2
     assert "-remove needs to know whose" in done.err
-    assert lamson("outbox", "-remove", "-for", "one@example.com").out == "Removed: mail for 1 recipients.\n"
-    assert lamson("outbox", "-remove", "-for", "all").out == "Removed: mail for 1 recipients.\n"
+    assert lamson("outbox", "-remove", "-for", "one@example.com").out == "Removed: mail for 1 recipient.\n"
+    assert lamson("outbox", "-remove", "-for", "all").out == "Removed: mail for 1 recipient.\n"
     assert lamson("outbox").out == ""
 
 
