@@ -35,7 +35,7 @@ from tests.faults.figures import Figures, promise
 
 HOUSE = str(Path(lamson.__file__).parent)
 #: What only enters and leaves, or gives back a lock.
-WAYS_OUT = ("__enter__", "__exit__", "working_on", "give", "give_turn_back")
+WAYS_OUT = ("__enter__", "__exit__", "working_on", "_give", "_leave", "give", "give_turn_back")
 
 
 class Base(orm.DeclarativeBase):
@@ -87,6 +87,7 @@ class Application:
     def __init__(self, folder: Path, database: Database) -> None:
         self.database = database
         self.router = router = RoutingBase()
+        router.locks.patience = 1.0
         self.archive, self.undeliverable = Queue(folder / "archive"), Queue(folder / "undeliverable")
         router.STATE_STORE, router.UNDELIVERABLE_QUEUE = database.states, self.undeliverable
         relay = Relay("127.0.0.1", 9)
