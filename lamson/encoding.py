@@ -497,9 +497,12 @@ class Field:
     def value(self, reading: Reading) -> str:
         """The decoded value. Nearly all of them are plain ASCII, and it is most of the work of reading mail: that way is short."""
         if self.text is None:
-            raw = _on_one_line(self.raw)
+            raw = self.line.partition(b":")[2] if self.line is not None else b""
+            if b"\n" in raw:
+                raw = _on_one_line(raw)
             if raw.isascii() and b"=?" not in raw:
-                self.text = clean(raw.decode("ascii"))
+                text = raw.decode("ascii").strip()
+                self.text = text if text.isprintable() else clean(text)
             else:
                 self.text = _decode_value(raw, self.key in ADDRESS_HEADERS, reading)
         return self.text
@@ -518,16 +521,19 @@ class Headers:
     A missing one is None; setting one replaces all of that name, in the place of the first.
     """
 
-    __slots__ = ("_fields", "_index", "reading", "touched")
+    __slots__ = ("_fields", "_index", "_plain", "reading", "touched")
 
-    def __init__(self, fields: Iterable[Field] = (), reading: Reading | None = None) -> None:
-        self._fields = list(fields)
+    def __init__(self, reading: Reading | None = None, head: Head | None = None) -> None:
+        self._plain = head if head is not None and head.plain else None  # where all is read from until a field is asked for
+        self._fields = list(head.fields) if head is not None and not head.plain else []
         self._index: dict[str, list[Field]] | None = None
         self.reading = reading or Reading()
         self.touched = False
 
     def fields(self, name: str | None = None) -> list[Field]:
         """The fields of that name, or all."""
+        if self._plain is not None:
+            self._fields, self._plain = list(self._plain.fields), None
         if name is None:
             return self._fields
         if self._index is None:
@@ -537,24 +543,29 @@ class Headers:
         return self._index.get(name.lower(), [])
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self.fields(name))
+        return isinstance(name, str) and bool(self.fields(name) if self._plain is None else self._plain.values(name))
 
     def __getitem__(self, name: str) -> str | None:
-        fields = self.fields(name)
-        return fields[0].value(self.reading) if fields else None
+        values = self._plain.values(name) if self._plain is not None else [field.value(self.reading) for field in self.fields(name)[:1]]
+        return values[0] if values else None
 
     def get_all(self, name: str) -> list[str]:
         """All values of that name, in order."""
-        return [field.value(self.reading) for field in self.fields(name)]
+        return list(self._plain.values(name)) if self._plain is not None else [field.value(self.reading) for field in self.fields(name)]
 
     def raw_texts(self, name: str) -> list[str]:
         """All values of that name unfolded, their encoded words as they are: what addresses and parameters must be read from."""
-        return [_unfold(field.raw, self.reading).strip() for field in self.fields(name)]
+        return self.get_all(name) if self._plain is not None else [self._unfolded(field) for field in self.fields(name)]
 
     def raw_text(self, name: str) -> str | None:
         """The first of them."""
+        if self._plain is not None:
+            return self[name]
         fields = self.fields(name)
-        return _unfold(fields[0].raw, self.reading).strip() if fields else None
+        return self._unfolded(fields[0]) if fields else None
+
+    def _unfolded(self, field: Field) -> str:
+        return _unfold(field.raw, self.reading).strip()
 
     def __setitem__(self, name: str, value: object) -> None:
         new = self._new(name, value)
@@ -569,12 +580,12 @@ class Headers:
     def __delitem__(self, name: str) -> None:
         if name in self:
             key = name.lower()
-            self._fields = [field for field in self._fields if field.key != key]
+            self._fields = [field for field in self.fields() if field.key != key]
             self._changed()
 
     def append(self, name: str, value: object) -> None:
         """Adds one more of that name, behind all others."""
-        self._fields.append(self._new(name, value))
+        self.fields().append(self._new(name, value))
         self._changed()
 
     def _new(self, name: str, value: object) -> Field:
@@ -587,13 +598,15 @@ class Headers:
         self.touched = True
 
     def __iter__(self) -> Iterator[str]:
-        return iter([field.name for field in self._fields])
+        return iter([name for name, _ in self._plain.plain] if self._plain is not None else [field.name for field in self._fields])
 
     def __len__(self) -> int:
-        return len(self._fields)
+        return len(self._fields if self._plain is None else self._plain.plain)
 
     def items(self) -> list[tuple[str, str]]:
         """(name, value) of each, in order."""
+        if self._plain is not None:
+            return list(self._plain.plain)
         reading = self.reading
         return [(field.name, field.value(reading)) for field in self._fields]
 
@@ -775,13 +788,49 @@ def _decode_transfer(data: bytes, encoding: str, reading: Reading) -> bytes:
 class Head:
     """Where the header lines of a message or part lie, and each of them."""
 
-    __slots__ = ("body", "fields", "prefix", "rest")
+    __slots__ = ("_fields", "_index", "body", "lines", "plain", "prefix", "rest")
 
-    def __init__(self, prefix: bytes, fields: list[Field], rest: int, body: int) -> None:
+    def __init__(self, prefix: bytes, fields: list[Field], rest: int, body: int, lines: bytes = b"") -> None:
         self.prefix = prefix  # an mbox "From " line
-        self.fields = fields
         self.rest = rest  # where the last header line has ended
         self.body = body  # where the body begins, after the blank line
+        self.lines = lines  # all of them, where `fields` are not made yet
+        self.plain = plain_headers(lines)  # (name, value) of each, where all are plain ASCII: nearly all mail is read from this alone
+        self._fields = fields
+        self._index: dict[str, list[str]] | None = None
+
+    @property
+    def fields(self) -> list[Field]:
+        """Each header line."""
+        if not self._fields and self.plain:
+            self._fields = _plain_fields(self.lines)
+        return self._fields
+
+    def values(self, name: str) -> list[str]:
+        """The values of that name, out of `plain`."""
+        if self._index is None:
+            index: dict[str, list[str]] = {}
+            for each, value in self.plain:
+                index.setdefault(each.lower(), []).append(value)
+            self._index = index
+        return self._index.get(name.lower(), [])
+
+
+_FOLD = re.compile(r"\n ++")
+_PLAIN_LINES = re.compile(r"(?:[!-9;-~]++:[ -~]*+\n)*+[!-9;-~]++:[ -~]*+")
+
+
+def plain_headers(lines: bytes) -> list[tuple[str, str]]:
+    """(name, value) of each header line at one go; empty when one of them asks for more than that: 8-bit text, encoded words, controls."""
+    if not lines.isascii() or b"=?" in lines or lines.count(b"\n") > FIELDS:
+        return []
+    text = lines.decode("ascii").replace("\r\n", "\n").replace("\n\t", "\n ").removesuffix("\n")
+    if " \n" in text:
+        return []
+    text = _FOLD.sub(" ", text)
+    if not _PLAIN_LINES.fullmatch(text):
+        return []
+    return [(name, value.strip()) for name, _, value in [line.partition(":") for line in text.split("\n")]]
 
 
 def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
@@ -794,10 +843,13 @@ def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
         line_end = data.find(b"\n", start, stop) + 1 or stop
         prefix, start = data[start:line_end], line_end
         reading.note("an mbox From line")
-    head = data[start:stop]
-    if fields := _plain_fields(head):
+    head = Head(prefix, [], stop, body, data[start:stop])
+    if head.plain:
+        return head
+    fields = _plain_fields(head.lines)
+    if fields:
         return Head(prefix, fields, stop, body)
-    lines = _header_lines(head)
+    lines = _header_lines(head.lines)
     for line in lines:
         found = _NAME.match(line)
         if not found or len(fields) == FIELDS:
@@ -878,7 +930,7 @@ class MailBase(HeaderMapping):
     def headers(self) -> Headers:
         """The headers, decoded when asked for."""
         if self._headers is None:
-            self._headers = Headers(self._read_head().fields, self.reading)
+            self._headers = Headers(self.reading, self._read_head())
         return self._headers
 
     def fresh(self) -> MailBase:

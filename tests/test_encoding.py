@@ -534,6 +534,27 @@ def test_any_mixture_of_scraps_is_read_written_and_read_back(data: bytes) -> Non
     look_at_everything(data)
 
 
+LINES = [b"A: b", b"Subject:c", b" d ", b"\te", b"F:", b"G : h", b"i", b"J: k\tl", b"M: \x0bn", b"O: \xe9", b"", b" ", b"P:  q  r "]
+
+
+@given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from([b"\n", b"\r\n"])), max_size=12))
+def test_plain_headers_are_read_the_same_at_one_go_and_one_by_one(lines: list[tuple[bytes, bytes]]) -> None:
+    """The quick way through a head of plain ASCII gives what its fields give, or leaves it to them."""
+    data = b"".join(line + end for line, end in lines)
+    quick, slow = encoding.from_string(data), encoding.from_string(data)
+    slow.headers.fields()
+    assert quick.items() == slow.items()
+    assert list(quick) == list(slow)
+    assert len(quick) == len(slow)
+    for name in ("a", "SUBJECT", "f", "none"):
+        assert quick.get_all(name) == slow.get_all(name)
+        assert quick[name] == slow[name]
+        assert quick.headers.raw_texts(name) == slow.headers.raw_texts(name)
+        assert quick.headers.raw_text(name) == slow.headers.raw_text(name)
+        assert (name in quick) == (name in slow)
+    assert encoding.to_bytes(quick) == encoding.to_bytes(slow)
+
+
 def look_at_everything(data: bytes) -> None:
     mail = encoding.from_string(data)
     for part in (mail, *mail.walk()):
