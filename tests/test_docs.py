@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from lamson import commands
+from lamson.server import LISTENER_LIMITS, SESSION_LIMITS
+from lamson.smtp.listener import Listener
+from lamson.smtp.session import Rules
 from tests.project import Project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +78,16 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
         assert project.reasons() == []
     finally:
         project.stop()
+
+
+def test_the_limits_on_the_page_are_those_that_there_are() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", (ROOT / "docs/settings.md").read_text("utf-8"), re.MULTILINE)
+    listener = inspect.signature(Listener).parameters
+    defaults = {field.name: field.default for field in fields(Rules)} | {name: each.default for name, each in listener.items()}
+    switches = {"require_tls", "require_auth", "keep_bare_line_ends"}
+    assert {name: int(number) for name, number in rows} == {
+        name: defaults[name] for name in (SESSION_LIMITS | LISTENER_LIMITS) - switches - {"mode"}
+    }
 
 
 def test_python_that_the_pages_ask_for_is_what_the_package_asks_for() -> None:

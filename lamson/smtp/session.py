@@ -43,7 +43,7 @@ def _release_any(octets: int) -> None:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a session grants, and whom it asks. One object serves every session of a receiver; the callables are called from many threads.
+    """What a session grants, and whom it asks. One object may serve many sessions; the callables are called from many threads.
 
     Octets: `size` of a message, `line` of a command with its CRLF, `header_bytes`, `pipelined` (what may be sent while a message is
     being answered). Seconds: `data_seconds` for a whole message, `idle_seconds` of silence; the listener's clock keeps them.
