@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ GIVE_UP = 5 * 86400.0
 AT_ONCE = 0.0
 #: Seconds between two purges.
 PURGE = 3600.0
+#: Octets up to which messages are read together. A larger one is read when its turn comes, so that each sender has one in memory.
+SMALL = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class _Letter:
 
     carrier: Carrier
     rows: list[Any]
-    data: bytes
+    data: bytes | None  # None: not read yet, for it is large
     failures: dict[str, RelayError]
 
     @property
@@ -68,8 +71,15 @@ class _Letter:
         return (self.rows[0].relay, self.rows[0].destination)
 
     @property
-    def mail(self) -> Outgoing:
-        return Outgoing(self.rows[0].mail_from, tuple(row.rcpt_to for row in self.rows), self.data)
+    def rcpt_tos(self) -> tuple[str, ...]:
+        return tuple(row.rcpt_to for row in self.rows)
+
+    def read(self, connection: Any) -> bytes | None:
+        """The message's bytes; None if somebody has deleted them."""
+        if self.data is not None:
+            return self.data
+        data = connection.execute(sa.select(Message.data).where(Message.id == self.rows[0].message)).scalar()
+        return None if data is None else bytes(data)
 
 
 class Outbox:
@@ -296,19 +306,13 @@ class Outbox:
             return []
         with self.database.connected() as connection:
             wanted = sa.select(Message.id, Message.data).where(Message.id.in_({message for message, *_ in groups}))
-            data = {row.id: bytes(row.data) for row in connection.execute(wanted)}
-        return [self._letter(rows, data.get(message)) for (message, *_), rows in groups.items()]
-
-    def _letter(self, rows: list[Any], data: bytes | None) -> _Letter:
-        """Rows whose bytes somebody has deleted can never be sent, and hold up no others."""
-        failures: dict[str, RelayError] = {} if data is not None else {row.rcpt_to: _MISSING for row in rows}
-        return _Letter(self.carriers[rows[0].relay], rows, data or b"", failures)
+            small = wanted.where(sa.func.length(Message.data) <= SMALL)
+            data = {row.id: bytes(row.data) for row in connection.execute(small)}
+        return [_Letter(self.carriers[rows[0].relay], rows, data.get(message), {}) for (message, *_), rows in groups.items()]
 
     def _send(self, letter: _Letter) -> None:
-        if letter.failures:
-            return
         if letter.destination in self._paused_now() and letter.rows[0].due != AT_ONCE:
-            letter.failures = dict.fromkeys(letter.mail.rcpt_tos, _PAUSED)
+            letter.failures = dict.fromkeys(letter.rcpt_tos, _PAUSED)
             return
         letter.failures = self._hand_over(letter)
         unreachable = [each for each in letter.failures.values() if (each.reply.status or "").startswith("4.4.")]
@@ -318,10 +322,14 @@ class Outbox:
     def _hand_over(self, letter: _Letter) -> dict[str, RelayError]:
         """The barrier around a relay: a letter that makes it raise what it should not waits, and holds up no other."""
         try:
-            return letter.carrier.hand_over(letter.mail)
+            with self.database.connected() if letter.data is None else nullcontext() as connection:
+                data = letter.read(connection)
+            if data is None:
+                return dict.fromkeys(letter.rcpt_tos, _MISSING)
+            return letter.carrier.hand_over(Outgoing(letter.rows[0].mail_from, letter.rcpt_tos, data))
         except Exception:
-            log.exception("The relay %s failed on mail to %s; it waits.", letter.carrier.name, ", ".join(letter.mail.rcpt_tos))
-            return dict.fromkeys(letter.mail.rcpt_tos, _BROKEN)
+            log.exception("The relay %s failed on mail to %s; it waits.", letter.carrier.name, ", ".join(letter.rcpt_tos))
+            return dict.fromkeys(letter.rcpt_tos, _BROKEN)
 
     def _paused_now(self) -> list[tuple[str, str]]:
         """Of the senders' threads each may add to it while another looks."""
@@ -389,19 +397,20 @@ class Outbox:
             return
         rows = [row for row, _ in lost]
         reason = "; ".join(f"{row.rcpt_to}: {final}" for row, final in lost)
+        data = letter.read(held.connection) or b""
         try:
-            self.undeliverable.push(letter.data, mail_from=rows[0].mail_from, rcpt_tos=[row.rcpt_to for row in rows], reason=reason)
+            self.undeliverable.push(data, mail_from=rows[0].mail_from, rcpt_tos=[row.rcpt_to for row in rows], reason=reason)
         except QueueError as error:
             log.error("the undeliverable queue did not take it, so the outbox keeps it: %s", error)
             for row in rows:
                 self._postpone(held, row, letter.failures[row.rcpt_to])
             return
-        self._report(held, letter, {row.rcpt_to: final for row, final in lost})
+        self._report(held, letter, data, {row.rcpt_to: final for row, final in lost})
         self._delete(held, rows)
 
-    def _report(self, held: CommittingDelivery, letter: _Letter, failures: dict[str, Reply]) -> None:
+    def _report(self, held: CommittingDelivery, letter: _Letter, data: bytes, failures: dict[str, Reply]) -> None:
         mail_from = letter.rows[0].mail_from
-        notice = report.bounce(letter.data, mail_from, failures, self.hostname)
+        notice = report.bounce(data, mail_from, failures, self.hostname)
         if notice is not None:
             held.hold_mail(letter.carrier, Outgoing("", (mail_from,), bytes(notice)))
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from pathlib import Path
@@ -411,6 +412,30 @@ def test_mail_whose_bytes_are_missing_holds_up_no_other(sqlite: Database, tmp_pa
     envelope = queue.envelope(queue.keys()[0])
     assert envelope
     assert envelope["reason"] == "ann@ex.org: 554 5.3.0 its bytes are missing from the database"
+
+
+def test_of_large_messages_one_at_a_time_is_in_memory(database: Database, tmp_path: Path) -> None:
+    """Twenty of 32 MB for each of four senders would end the process, and its successor at the same place."""
+    large = MAIL + b"x" * (4 * 1024 * 1024)
+    carrier = Carrier(answer=lambda rcpt: REFUSED if rcpt == "gone@ex.org" else None)
+    carrier.hand_over = lambda mail: (sizes.append(len(mail.data)), Carrier.hand_over(carrier, Outgoing("", mail.rcpt_tos, b"")))[1]  # type: ignore[method-assign]
+    sizes: list[int] = []
+    queue = Queue(str(tmp_path / "undeliverable"))
+    for number in range(8):
+        post(database, carrier, f"ann{number}@ex.org", data=large)
+    post(database, carrier, "gone@ex.org", data=large)
+    tracemalloc.start()
+    try:
+        assert Outbox(database, [carrier], queue, batch=8)._send_batch() == 8
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sizes == [len(large)] * 8
+    assert most < 4 * len(large)
+    assert Outbox(database, [carrier], queue).drain()
+    kept = queue.get(queue.keys()[0])
+    assert kept
+    assert kept.raw == large
 
 
 def test_senders_pause_destinations_while_others_look(sqlite: Database) -> None:
