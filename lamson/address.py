@@ -55,6 +55,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ENCODED_WORD = re.compile(r"=\?[^?]*+\?[^?]*+\?[^?]*+\?=")
+_QUOTES_CLOSED = re.compile(r'(?:[^"]|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
 
 
@@ -172,6 +173,8 @@ class _Reader:
         local, at, domain = bare.rpartition("@")
         if "=?" in bare and _ENCODED_WORD.search(bare):
             return  # RFC 2047 §5: no address has one in it
+        if '"' in bare and not _QUOTES_CLOSED.fullmatch(bare):
+            return  # written among others it would swallow them
         if not at:
             local, domain = domain, ""
         elif not (local and domain) or _is_quoted(bare):

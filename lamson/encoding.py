@@ -96,14 +96,13 @@ class Reading:
     whatever it declares.
     """
 
-    __slots__ = ("defects", "detected", "detections", "parts", "utf8_first")
+    __slots__ = ("defects", "detected", "parts", "utf8_first")
 
     def __init__(self, utf8_first: bool = False) -> None:
         self.defects: list[str] = []
         self.utf8_first = utf8_first
         self.parts = PARTS
-        self.detections = DETECTIONS
-        self.detected = "cp1252"
+        self.detected: dict[bytes, str] = {}
 
     def note(self, defect: str) -> None:
         """Adds to `defects`, unless it is there."""
@@ -111,11 +110,11 @@ class Reading:
             self.defects.append(defect)
 
     def detect(self, data: bytes) -> str:
-        """The codec in which undeclared 8-bit text seems to be written."""
-        if self.detections:
-            self.detections -= 1
-            self.detected = _detect(data)
-        return self.detected
+        """The codec in which undeclared 8-bit text seems to be written; the same for the same text, whenever it is asked for."""
+        sample = data[:DETECTION_OCTETS]
+        if sample not in self.detected and len(self.detected) < DETECTIONS:
+            self.detected[sample] = _detect(sample)
+        return self.detected.get(sample) or next(reversed(self.detected.values()))
 
 
 # -- charsets
@@ -153,9 +152,8 @@ def codec_of(charset: str | None) -> str | None:
     return known or (_CODECS.get(normalize_encoding(words[0]).lower()) if words else None)
 
 
-def _detect(data: bytes) -> str:
+def _detect(sample: bytes) -> str:
     """Lone octets between ASCII letters are a Western language's accents; anything denser is put to the detector."""
-    sample = data[:DETECTION_OCTETS]
     if sum(map(len, _ODD_RUN.findall(sample))) * 10 < len(sample):
         return "cp1252"
     best = charset_normalizer.from_bytes(sample, cp_isolation=_DETECTABLE, language_threshold=0.1).best()
