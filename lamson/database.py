@@ -279,13 +279,15 @@ class Database:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Errors of the database come out as Fault or Conflict; others as they are."""
+        """Errors of the database come out as Fault, which names it, or Conflict; others as they are."""
         try:
             yield
         except exc.SQLAlchemyError as error:
             diagnosed = diagnose(error)
             if diagnosed is error:
                 raise
+            if isinstance(diagnosed, Fault):
+                raise Fault(f"{diagnosed} (database {self.name})") from error
             raise diagnosed from error
 
     def create_all(self, *metadata: sa.MetaData) -> None:

@@ -363,7 +363,7 @@ class Listener:
         session, connection.broken = connection.session, False
         if session is None or session.closed or connection.gone:
             return self._close(connection)
-        last_words = session.abandon if session.pending else session.shut_down
+        last_words = session.abandon if session.pending else session.failed
         self._attempt(connection, lambda connection: self._end(connection, last_words), connection)
         if connection.broken:
             self._close(connection)

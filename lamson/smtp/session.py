@@ -185,6 +185,10 @@ class Session:
         """The server ends (RFC 5321 §3.8). What is pending hears 421 as well."""
         self._give_up(SHUTTING_DOWN)
 
+    def failed(self) -> None:
+        """Something on this side broke, and nobody knows how far it got."""
+        self._give_up(BROKEN)
+
     def abandon(self) -> None:
         """The pending envelope gets no answer in time: 451 for each of its recipients, and the end. Its late answer is ignored."""
         if self._pending is not None:
@@ -672,6 +676,7 @@ NO_ROOM = reply(452, "Too many messages are on their way, try again later", "4.3
 LOCAL_ERROR = reply(451, status="4.3.0")
 TOO_SLOW = reply(451, "This took too long, try again later", "4.3.2")
 TIMED_OUT = reply(421, "Nothing came for too long", "4.4.2")
+BROKEN = reply(421, "Local error, try again later", "4.3.0")
 SHUTTING_DOWN = reply(421, "The server is stopping, try again later", "4.3.2")
 TOO_MANY_ERRORS = reply(421, "Too many errors", "4.7.0")
 FLOODED = reply(421, "Too much was sent before its turn", "4.7.0")

@@ -563,6 +563,17 @@ def test_stop_refuses_a_message_that_takes_too_long() -> None:
     assert office.got == []
 
 
+def test_a_callable_that_raises_ends_its_client_and_says_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    def authenticate(user: str, password: str) -> bool:
+        raise KeyError("secret")
+
+    with Office(authenticate=authenticate) as office, office.talker() as client:
+        client.say("EHLO here")
+        assert client.say("AUTH PLAIN AGEAYg==") == "421 4.3.0 Local error, try again later"
+        assert client.ended
+    assert "KeyError" in caplog.text
+
+
 def test_stop_waits_for_a_handler_and_answers(gate: Gate) -> None:
     with Office(gate) as office, office.talker() as client:
         client.begin()
