@@ -175,6 +175,8 @@ class _Reader:
             return  # RFC 2047 §5: no address has one in it
         if '"' in bare and not _QUOTES_CLOSED.fullmatch(bare):
             return  # written among others it would swallow them
+        if len(bare) > ADDRESS_OCTETS // 4 and len(bare.encode("utf-8", "surrogatepass")) > ADDRESS_OCTETS:
+            return  # RFC 5321 §4.5.3.1.3: no server takes it
         if not at:
             local, domain = domain, ""
         elif not (local and domain) or _is_quoted(bare):

@@ -375,7 +375,7 @@ def _encode_address(box: address.Address) -> str:
         _utf8(bare)
         with suppress(AddressError):  # as it is, in UTF-8, if it has no such form: a message for servers with SMTPUTF8
             bare = address.to_ascii_domain(bare)
-    if "=?" in bare or len(_utf8(bare)) > LONG_WORD or not (box.domain or bare.isascii()):
+    if "=?" in bare or not (box.domain or bare.isascii()):
         return _encode_words(f"{box.display} {bare}".strip())
     if not box.display:
         return bare or "<>"

@@ -595,7 +595,8 @@ def mailboxes(text: str) -> list[str]:
 def shape(mail: MailBase) -> object:
     """What must survive writing: other headers than the content's, bodies but for the last line end, the tree."""
     content = {"content-type", "content-transfer-encoding", "content-disposition", "mime-version"}
-    headers: list[object] = [(name, words(value)) for name, value in mail.items() if name.lower() not in content | encoding.ADDRESS_HEADERS]
+    headers: list[Any] = [(name, words(value)) for name, value in mail.items() if name.lower() not in content | encoding.ADDRESS_HEADERS]
+    headers = [(name, value) for name, value in headers if len(name) <= encoding.LONG_WORD]  # longer names are left out
     texts = [text for name in sorted(encoding.ADDRESS_HEADERS) for text in mail.headers.raw_texts(name)]
     headers += sorted({as_written(bare) for bare in address.bare_addresses(texts) if "@" in bare and "=?" not in bare})
     body = mail.body.rstrip("\n").encode() if isinstance(mail.body, str) else mail.body
