@@ -381,8 +381,15 @@ def work(load: Callable[[], Any], sockets: Sockets, ending: Ending, tell: Tell) 
         close_unused(sockets, where)
         tell(where)
         log.info("process %s is up", os.getpid())
-        log.info("told to end by %s: finishes what it has begun", ending.get())
+        log.info("told to end by %s: finishes what it has begun", _awaited(ending))
     log.info("process %s has ended", os.getpid())
+
+
+def _awaited(ending: Ending) -> str:
+    """Waits for the word to end. It wakes now and then, for Python sees a signal that another thread was given only when this one runs."""
+    while True:
+        with suppress(Empty):
+            return ending.get(timeout=1.0)
 
 
 def address_text(receiver: Any) -> str:
