@@ -540,6 +540,7 @@ SCRAPS += [b"=?utf-8?q?=29?=", b"=?utf-8?q?c=40d,?=", b"=?utf-8?q?=22?=", b"=?ut
 @example(b"To: a@ =?utf-8?q?b?=")
 @example(b'Return-Path:<t@">C<Y><\xd1')
 @example(b"To: a@b/" + b"\xcf\xd9\xf5\xd6\xd1" * 120)  # 900 characters, and more octets
+@example(b'From:""<=?8?q??=t><""')
 @example(b"Cc: y@e.\xdf, S@\xb3")
 @example(b"To: (=?utf-8?q?=29?= a@b)")
 def test_any_mixture_of_scraps_is_read_written_and_read_back(data: bytes) -> None:
