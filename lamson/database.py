@@ -105,7 +105,11 @@ class OutboxRow(Base):
     """
 
     __tablename__ = "lamson_outbox"
-    __table_args__ = (sa.Index("lamson_outbox_due", "relay", "due"), sa.Index("lamson_outbox_message", "message"))
+    __table_args__ = (
+        sa.Index("lamson_outbox_due", "relay", "due"),
+        sa.Index("lamson_outbox_message", "message"),
+        {"sqlite_autoincrement": True},  # else SQLite gives the number of a row that was sent to the next one
+    )
 
     id: orm.Mapped[int] = orm.mapped_column(_number(), primary_key=True)
     message: orm.Mapped[str] = orm.mapped_column(_text(32))

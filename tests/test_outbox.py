@@ -195,6 +195,29 @@ def test_two_relays_of_one_name_are_refused(sqlite: Database) -> None:
         Outbox(sqlite, [Carrier(), Carrier()])
 
 
+def test_a_claim_that_comes_too_late_takes_no_row_of_the_same_number(sqlite: Database) -> None:
+    """Two processes on SQLite look at one row; before the slower one claims it the faster has sent it, and its number is given to other
+    mail. That mail was claimed, taken for the first, and deleted unsent."""
+    carrier = Carrier()
+    fast, slow = Outbox(sqlite, [carrier]), Outbox(sqlite, [carrier])
+    post(sqlite, carrier, "ann@ex.org")
+    first = outbox.waiting(sqlite)[0].id
+    looked: list[str] = []
+
+    def be_faster(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("SELECT lamson_outbox") and not looked:
+            looked.append(statement)
+            assert fast.drain()
+            post(sqlite, carrier, "bob@ex.org", data=MAIL + b"other")
+
+    sa.event.listen(sqlite.engine, "after_cursor_execute", be_faster)
+    slow._send_batch()
+    assert slow.drain()
+    assert [(mail.rcpt_tos, mail.data) for mail in carrier.sent] == [(("ann@ex.org",), MAIL), (("bob@ex.org",), MAIL + b"other")]
+    post(sqlite, carrier, "eve@ex.org")
+    assert outbox.waiting(sqlite)[0].id == first + 2, "a number is never used again"
+
+
 def test_several_senders_send_each_message_once(database: Database) -> None:
     carrier = Carrier()
     boxes = [Outbox(database, [carrier], batch=3) for _ in range(3)]
