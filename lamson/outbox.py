@@ -117,6 +117,7 @@ class Outbox:
         self._claiming = threading.Lock()
         self._sending: set[int] = set()
         self._paused: dict[tuple[str, str], float] = {}
+        self._pausing = threading.Lock()  # each sender may pause a destination while another looks
         self._wake = threading.Condition()
         self._wanted = 0
         self._stopping = False
@@ -317,7 +318,7 @@ class Outbox:
         letter.failures = self._hand_over(letter)
         unreachable = [each for each in letter.failures.values() if (each.reply.status or "").startswith("4.4.")]
         if unreachable:
-            self._paused[letter.destination] = time.monotonic() + min(self.pauses[0], 60.0)
+            self._pause(letter.destination, min(self.pauses[0], 60.0))
 
     def _hand_over(self, letter: _Letter) -> dict[str, RelayError]:
         """The barrier around a relay: a letter that makes it raise what it should not waits, and holds up no other."""
@@ -331,13 +332,15 @@ class Outbox:
             log.exception("The relay %s failed on mail to %s; it waits.", letter.carrier.name, ", ".join(letter.rcpt_tos))
             return dict.fromkeys(letter.rcpt_tos, _BROKEN)
 
+    def _pause(self, destination: tuple[str, str], seconds: float) -> None:
+        with self._pausing:
+            self._paused[destination] = time.monotonic() + seconds
+
     def _paused_now(self) -> list[tuple[str, str]]:
-        """Of the senders' threads each may add to it while another looks."""
         at = time.monotonic()
-        for destination, until in list(self._paused.items()):
-            if until <= at:
-                self._paused.pop(destination, None)
-        return list(self._paused)
+        with self._pausing:
+            self._paused = {destination: until for destination, until in self._paused.items() if until > at}
+            return list(self._paused)
 
     # -- what became of it
 
@@ -485,9 +488,11 @@ def _for(statement: Any, address: str | None) -> Any:
 
 
 def _started(pid: int) -> str:
-    """When a process began, as the kernel counts it; a pid that is used again began at another time. "" where there is no /proc."""
+    """When a process began, as the kernel counts it; a pid that is used again began at another time. "" where there is no /proc, and for a
+    process that has ended and is only not yet buried by its parent: in a container that may be never."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
     except OSError:
         return ""
 
