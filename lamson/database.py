@@ -652,8 +652,9 @@ def configure_database(config: Mapping[str, Any], also_create: bool = False) -> 
     """The database of a project.
 
     `url`: SQLAlchemy's. `synchronous`: SQLite's setting, FULL by default; NORMAL is faster, and the last second may be lost when the
-    power fails. `busy_seconds` (10): how long to wait for another process's lock on SQLite. Every other key is an option of
-    `sqlalchemy.create_engine`. Raises DatabaseError for a URL that is none and, with `also_create`, for a database that cannot be used.
+    power fails. `busy_seconds` (10): how long to wait for a lock that another process has; then it is a Fault, and the client hears 451.
+    Every other key is an option of `sqlalchemy.create_engine`. Raises DatabaseError for a URL that is none and, with `also_create`, for a
+    database that cannot be used.
     """
     options = dict(config)
     try:
@@ -662,14 +663,26 @@ def configure_database(config: Mapping[str, Any], also_create: bool = False) -> 
         raise DatabaseError('database_config has no "url"; write database_config = {"url": "sqlite:///run/lamson.db"}.') from None
     except exc.ArgumentError as error:
         raise DatabaseError(f'the "url" of database_config is no database URL: {error}') from None
-    sqlite = {"synchronous": options.pop("synchronous", "FULL"), "busy_seconds": options.pop("busy_seconds", 10.0)}
+    synchronous, busy_seconds = options.pop("synchronous", "FULL"), options.pop("busy_seconds", 10.0)
+    options["connect_args"] = _connect_args(url, busy_seconds) | options.get("connect_args", {})
     engine = _make_engine(url, options)
     if engine.dialect.name == "sqlite":
-        _make_sqlite_ours(engine, **sqlite)
+        _make_sqlite_ours(engine, synchronous, busy_seconds)
     database = Database(engine)
     if also_create:
         database.create_all()
     return database
+
+
+def _connect_args(url: sa.URL, busy_seconds: float) -> dict[str, Any]:
+    """What the drivers that Lamson is tested with are told: nobody waits for ever for a row that a hanging handler elsewhere has."""
+    if url.get_backend_name() == "sqlite":
+        return {"check_same_thread": False}
+    if url.drivername in ("postgresql+psycopg", "postgresql+psycopg2", "postgresql"):
+        return {"options": f"-c lock_timeout={int(busy_seconds * 1000)}"}
+    if url.drivername in ("mysql+pymysql", "mariadb+pymysql"):
+        return {"init_command": f"SET innodb_lock_wait_timeout={max(1, int(busy_seconds))}"}
+    return {}
 
 
 def _make_engine(url: sa.URL, options: dict[str, Any]) -> Engine:
@@ -677,7 +690,6 @@ def _make_engine(url: sa.URL, options: dict[str, Any]) -> Engine:
     sensible: dict[str, Any] = {"pool_size": 1 if memory else 40, "max_overflow": 0 if memory else 24, "pool_timeout": 20}
     if url.get_backend_name() == "sqlite":
         sensible |= {"poolclass": sa.pool.QueuePool}
-        options["connect_args"] = {"check_same_thread": False} | options.get("connect_args", {})
     else:
         sensible |= {"isolation_level": "READ COMMITTED", "pool_pre_ping": True, "pool_recycle": 1800}
     try:

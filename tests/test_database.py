@@ -309,6 +309,17 @@ def test_the_database_is_gone_and_comes_back(tmp_path: Path, sqlite: Database) -
     assert sqlite.states.get("m", "ann@ex.org") == "NEXT"
 
 
+def test_a_row_that_hangs_elsewhere_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
+    for kind in ("postgresql", "mariadb"):
+        with databases.opened(kind, tmp_path, busy_seconds=1) as database:
+            database.states.set("m", "ann@ex.org", "NEXT")
+            with database.engine.begin() as other:
+                other.execute(sa.select(FSMState).with_for_update()).all()
+                with pytest.raises(Fault, match=r"(?i)lock"), begin(database) as held:
+                    held.get_state("m", "ann@ex.org")
+            database.states.set("m", "ann@ex.org", "LAST")
+
+
 def test_one_writer_at_a_time_and_the_turn_always_comes_back(sqlite: Database) -> None:
     with begin(sqlite):
         sqlite.session.execute(sa.text("DELETE FROM lamson_state"))

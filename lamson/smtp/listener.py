@@ -167,10 +167,10 @@ class Listener:
             self._wheel.forget(self._socket)
             self._accepting = False
         self._listening, self._next_tick = False, 0.0
-        self._socket.close()
         if self._given is None and isinstance(self.address, str):
             with suppress(OSError):
-                os.unlink(self.address)
+                os.unlink(self.address)  # while the name is surely ours
+        self._socket.close()
         for connection in tuple(self._connections):
             if connection.session is None:
                 self._close(connection)
