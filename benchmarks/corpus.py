@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lamson import address, encoding
+from lamson import address, encoding, header
 from lamson.encoding import MailBase
 from lamson.mail import MailRequest
 
@@ -76,7 +76,7 @@ def shape(mail: MailBase) -> object:
     """What writing must keep: all headers but those that say how it is written, whom it is for, each body but for its last line end."""
     content = {key.lower() for key in encoding.CONTENT_ENCODING_KEYS}
     headers = [
-        (name, address.bare_addresses(value) if name.lower() in encoding.ADDRESS_HEADERS else value.split())
+        (name, address.bare_addresses(value) if name.lower() in header.ADDRESS_HEADERS else value.split())
         for name, value in mail.items()
         if name.lower() not in content
     ]

@@ -24,8 +24,10 @@ from typing import Any
 
 from lamson import address, encoding, quotation
 from lamson.bounce import BounceAnalyzer, detect
-from lamson.encoding import HeaderMapping, Headers, MailBase
+from lamson.decoding import Reading
+from lamson.encoding import MailBase
 from lamson.errors import AddressError
+from lamson.header import HeaderMapping, Headers
 
 #: Headers of blind copies: kept by a MailResponse for `recipients()`, never rendered (RFC 5322 §3.6.3).
 BLIND = ("Bcc", "Resent-Bcc")
@@ -103,7 +105,7 @@ class MailRequest(HeaderMapping):
     def base(self) -> MailBase:
         """The message as a tree of parts. Its headers are this message's."""
         if self._base is None:
-            self._base = encoding.parse(self.raw, encoding.Reading(utf8_first=isinstance(self.original, str)))
+            self._base = encoding.parse(self.raw, Reading(utf8_first=isinstance(self.original, str)))
         return self._base
 
     @property

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamson import encoding
+from lamson import encoding, header
 from lamson.errors import EncodingError
 from lamson.mail import MailRequest, MailResponse
 
@@ -183,7 +183,7 @@ def test_the_corpus_is_read_and_given_back() -> None:
         read_everything(message)
         assert bytes(message) == data, path
         lines = encoding.to_bytes(message.base).split(b"\r\n")
-        assert max(map(len, lines)) <= encoding.LONGEST_LINE, path
+        assert max(map(len, lines)) <= header.LONGEST_LINE, path
         assert not any(b"\n" in line or b"\r" in line for line in lines), path
 
 
@@ -581,7 +581,7 @@ TEXT = st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=10
 @given(TEXT, TEXT, TEXT)
 @settings(max_examples=200)
 def test_what_is_written_is_read_back_by_us_and_by_the_standard_library(name: str, subject: str, body: str) -> None:
-    sender = email.utils.formataddr((" ".join(re.sub(r'["\\]', "", encoding.clean(name)).split()), "joe@example.com"), "utf-8")
+    sender = email.utils.formataddr((" ".join(re.sub(r'["\\]', "", header.clean(name)).split()), "joe@example.com"), "utf-8")
     answer = MailResponse(To="l@example.com", From=sender, Subject=subject, Body=body)
     data = bytes(answer)
     message = request(data)
