@@ -82,10 +82,11 @@ def parse(text: str) -> list[Address]:
     Groups are dissolved, comments and source routes dropped, missing brackets and quotes forgiven. Give it the header as it was received:
     a comma that only decoding an encoded word brings forth parts no addresses (RFC 2047 §5).
     """
-    if plain := _BARE.fullmatch(text):
-        return [Address("", plain[1], plain[2])]
-    if named := _NAMED.fullmatch(text):
-        return [Address((named[1] or named[2] or "").strip(), named[3], named[4])]
+    if len(text) <= ADDRESS_OCTETS:
+        if plain := _BARE.fullmatch(text):
+            return [Address("", plain[1], plain[2])]
+        if named := _NAMED.fullmatch(text):
+            return [Address((named[1] or named[2] or "").strip(), named[3], named[4])]
     reader = _Reader()
     for kind, token in _tokens(text[:LONGEST_LIST]):
         reader.take(kind, token)

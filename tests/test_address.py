@@ -77,6 +77,14 @@ def test_lists_and_what_is_forgiven(text: str, expected: list[str]) -> None:
     assert address.bare_addresses(text) == expected
 
 
+@pytest.mark.parametrize("form", ["{}", " {} ", "Joe <{}>", '"Joe" <{}>', "{}, ", "(a comment) {}"])
+def test_what_is_longer_than_any_address_is_none_in_whatever_form_it_stands(form: str) -> None:
+    longest = "a" * 64 + "@" + "b." * 91 + "example"
+    assert len(longest) == 254
+    assert [box.bare for box in address.parse(form.format(longest))] == [longest]
+    assert address.parse(form.format(f"a{longest}")) == []
+
+
 def test_bare_addresses_takes_lists_and_none() -> None:
     assert address.bare_addresses(["Joe <Joe@x.org>", "b@x.org, joe@x.org"]) == ["joe@x.org", "b@x.org"]
     assert address.bare_addresses(None) == []
