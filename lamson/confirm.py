@@ -8,6 +8,7 @@ application's.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -186,15 +187,20 @@ class ConfirmationEngine:
     def register(self, target: str, message: MailRequest) -> str:
         """Keeps the message and returns the local part that confirms it: `TARGET-confirm-SECRET`.
 
-        What waited for the same target and sender is given up: only the last question counts. `ValueError` for a message without a sender.
+        What waited for the same target and sender is given up: only the last question counts. `ValueError` for a message without a sender,
+        and for a target that leaves no room for a secret in a local part (RFC 5321 §4.5.3.1.1).
         """
         sender = message.route_from
         if not sender:
             raise ValueError("A message without a sender cannot be confirmed: there is nobody to ask.")
-        secret = secrets.token_hex(SECRET_OCTETS)
+        secret = _new_secret()
+        local = f"{target}-confirm-{secret}"
+        if len(local.encode()) > address.LOCAL_OCTETS:
+            room = address.LOCAL_OCTETS - len(local.encode()) + len(target.encode())
+            raise ValueError(f"The target {target!r} is too long for an address that confirms it: {room} octets at most.")
         earlier = self.storage.store(target, sender, _digest(secret), self.push_pending(message), self.seconds)
         self.delete_pending(earlier)
-        return f"{target}-confirm-{secret}"
+        return local
 
     def send(self, relay: Any, target: str, message: MailRequest, template: str, vars: dict[str, Any]) -> MailResponse | None:
         """Keeps the message, asks its sender, and returns the question.
@@ -249,6 +255,11 @@ class ConfirmationEngine:
         """Forgets everything and removes all messages that wait."""
         self.storage.clear()
         self.pending.clear()
+
+
+def _new_secret() -> str:
+    """In base32, which is shorter than hexadecimal and also the same in any case: a local part has 64 octets for target and secret."""
+    return base64.b32encode(secrets.token_bytes(SECRET_OCTETS)).decode("ascii").rstrip("=").lower()
 
 
 def _digest(secret: str) -> str:

@@ -50,7 +50,7 @@ def engine(storage: ConfirmationStorage, tmp_path: Path) -> ConfirmationEngine:
 
 
 def secret_of(local: str) -> str:
-    found = re.fullmatch(rf"{TARGET}-confirm-([0-9a-f]{{32}})", local)
+    found = re.fullmatch(rf"{TARGET}-confirm-([a-z2-7]{{26}})", local)
     assert found, local
     return found[1]
 
@@ -115,6 +115,13 @@ def test_the_right_secret_gives_the_message_once(engine: ConfirmationEngine) -> 
     assert engine.pending.count() == 0
 
 
+def test_a_target_that_leaves_no_room_for_the_secret_is_refused_and_nothing_is_kept(engine: ConfirmationEngine) -> None:
+    assert len(engine.register("t" * 29, request())) == 64
+    with pytest.raises(ValueError, match="too long for an address that confirms it: 29 octets at most"):
+        engine.register("t" * 30, request())
+    assert engine.pending.count() == 1
+
+
 def test_a_second_question_replaces_the_first(engine: ConfirmationEngine) -> None:
     first = secret_of(engine.register(TARGET, request()))
     second = secret_of(engine.register(TARGET, request()))
@@ -172,7 +179,7 @@ def test_the_secret_itself_is_kept_nowhere(sqlite: Database, tmp_path: Path) -> 
     kept, _ = engine.storage.get(TARGET, ANN)
     assert kept is not None
     assert secret not in kept
-    assert len(bytes.fromhex(secret)) * 8 >= 128
+    assert len(secret) * 5 >= 128, "base32 has 5 bits a character"
 
 
 def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
