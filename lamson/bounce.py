@@ -14,7 +14,7 @@ import hmac
 import html
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,7 +70,12 @@ _DELAYED = re.compile(
     re.IGNORECASE,
 )
 _ADDRESS = r"[^\s<>()\[\]@,;:\"'=]{1,64}@[A-Za-z0-9-]++(?:\.[A-Za-z0-9-]++)*+"
-_LISTED = re.compile(rf"^[ \t>*-]*<?({_ADDRESS})>?[ \t]*(?:[:;(.-].*|on .*)?$|<({_ADDRESS})>(?:\.\.\.|:)", re.MULTILINE)
+_LISTED = re.compile(
+    rf"^[ \t>*-]*['<]?({_ADDRESS})['>]?[ \t]*(?:[:;(.-].*|on .*)?$|<({_ADDRESS})>(?:\.\.\.|:)|\(expanded from: <?({_ADDRESS})", re.MULTILINE
+)
+_COPIED_TO = re.compile(r"^[ \t>]*(?:to|cc)[ \t]*:(.*)$", re.MULTILINE | re.IGNORECASE)
+_COPIED_LIST = re.compile(r"^[ \t>]*(?:list-id|list-post|precedence)[ \t]*:", re.MULTILINE | re.IGNORECASE)
+_SENDER = re.compile(rf"\b(?:mail|message) from[ \t:]+<?{_ADDRESS}", re.IGNORECASE)
 _QUOTED_HEADER = re.compile(r"^[ \t]*(?:to|cc|subject|sent|from|date)[ \t]*:.*$", re.MULTILINE | re.IGNORECASE)
 _ANY_ADDRESS = re.compile(_ADDRESS)
 _COPY = re.compile(
@@ -227,7 +232,7 @@ def detect(message: Message) -> BounceAnalyzer:
     base = message.base
     parts = list(_own_parts(base))
     found = BounceAnalyzer(content_parts=parts, notification=_notification(parts), original=_original(parts))
-    blocks = [block for part in parts if part.content_type in _REPORTS for block in _blocks(part.body)]
+    blocks = _report_of(parts)
     if blocks:
         _read_report(found, blocks)
     if not found.failures and not any(_failure(block).action for block in blocks):
@@ -274,6 +279,10 @@ def _blocks(body: str | bytes | None) -> list[dict[str, str]]:
         elif not line.strip() and blocks[-1]:
             blocks.append({})
     return [block for block in blocks if block]
+
+
+def _report_of(parts: Iterable[Part]) -> list[dict[str, str]]:
+    return [block for part in parts if part.content_type in _REPORTS for block in _blocks(part.body)]
 
 
 def _read_report(found: BounceAnalyzer, blocks: list[dict[str, str]]) -> None:
@@ -327,6 +336,7 @@ def _read_signs(found: BounceAnalyzer, message: Message) -> None:
     if isinstance(message.From, str) and address.bare_address(message.From) == address.NULL:
         found.headers.setdefault("Return-Path", "<>")
     signs = len(found.headers.keys() & BOUNCE_MATCHERS.keys())
+    signs += (address.bare_address(base.get("From")) or "").startswith(_DAEMON)  # no person has this name
     if signs:
         found.notification = found.notification or (base.body if isinstance(base.body, str) else "")
         text = found.notification[:SEARCHED]
@@ -341,25 +351,48 @@ def _read_text(found: BounceAnalyzer, text: str, base: Part) -> None:
     told = text[: copy.start()] if copy else text
     named = base.get("X-Failed-Recipients")
     recipients = address.bare_addresses(named) if named else _recipients_in(told or text, base)
+    if not recipients and (wrapped := _report_of(_own_parts(found.original)) if found.original else []):
+        _read_report(found, wrapped)
+        return
+    recipients = recipients or _written_to(found.original, text, base)
     action = "delayed" if _DELAYED.search(f"{base.get('Subject') or ''}\n{told}") else "failed"
     code = _code_in(told, action)
     found.failures = [Failure(recipient, action, code) for recipient in recipients or [""]]
 
 
 def _recipients_in(text: str, base: Part) -> list[str]:
-    """Addresses that stand alone on a line, else those on a line that speaks of a failure, else any; never the sender's, nor a daemon's."""
-    ours = {*address.bare_addresses(base.get("To")), *address.bare_addresses(base.get("From"))}
+    """Addresses that stand alone on a line, else those on a line that speaks of a failure, else any."""
     text = _QUOTED_HEADER.sub("", text)
     listed = [next(filter(None, hit)) for hit in _LISTED.findall(text)]
+    text = _SENDER.sub("", text)
     lines = [line for line in text.splitlines() if _FAILURE_LINE.search(line)]
     for candidates in (listed, _ANY_ADDRESS.findall("\n".join(lines)), _ANY_ADDRESS.findall(text)):
-        others = [one for one in address.bare_addresses(candidates) if one not in ours and not one.startswith(_DAEMONS)]
-        if others:
+        if others := _others(candidates, base):
             return others
     return []
 
 
-_DAEMONS = ("mailer-daemon@", "postmaster@")
+def _others(candidates: str | Iterable[str], base: Part) -> list[str]:
+    """The addresses that are not whom the bounce is from or to, nor a daemon's."""
+    ours = {*address.bare_addresses(base.get("To")), *address.bare_addresses(base.get("From"))}
+    return [one for one in address.bare_addresses(candidates) if one not in ours and not one.startswith((_DAEMON, "postmaster@"))]
+
+
+def _written_to(original: Part | None, text: str, base: Part) -> list[str]:
+    """Whom the failed message was written to, by its copy here: for bounces that name nobody.
+
+    Only where that is one alone, in a domain that is not ours, and it was no post to a list, whose author may write anything into To.
+    """
+    if original is not None:
+        as_text = original.content_type in _ENCLOSED
+        text = str(original.body) if as_text else "".join(f"{name}: {original.get(name)}\n" for name in _COPIED if original.get(name))
+    found = _others(_COPIED_TO.findall(text[:SEARCHED]), base)
+    ours = address.domain_of(address.bare_address(base.get("To")) or "")
+    return [] if _COPIED_LIST.search(text) or len(found) != 1 or address.domain_of(found[0]) == ours else found
+
+
+_COPIED = ("To", "Cc", "List-Id", "List-Post", "Precedence")
+_DAEMON = "mailer-daemon@"
 
 
 def _code_in(text: str, action: str) -> str:

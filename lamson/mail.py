@@ -215,7 +215,7 @@ class MailRequest(HeaderMapping):
         to = self.reply_to if to is None else to
         if not to:
             return "it names nobody to answer to"
-        if self.is_automatic():
+        if self.is_automatic() or address.normalise(to).startswith("mailer-daemon@"):
             return "it is automatic mail, of a list, or a delivery report"
         if address.normalise(to) in {address.bare_address(ourselves), self.recipient}:
             return "that would be ourselves"
@@ -258,7 +258,10 @@ def _threading(original: MailRequest) -> dict[str, str]:
 
 
 _AUTOMATIC_PRECEDENCES = {"bulk", "junk", "list", "auto_reply"}
-_AUTOMATIC_HEADERS = ("List-Id", "List-Post", "X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress")
+_AUTOMATIC_HEADERS = ("List-Id", "List-Post", "X-Autoreply", "X-Autorespond")
+
+#: X-Auto-Response-Suppress: what asks for no answer at all. Outlook also says there which receipts a person does not want.
+_SUPPRESSED = re.compile(r"\b(?:all|oof|autoreply)\b", re.IGNORECASE)
 
 
 def _is_automatic(base: MailBase) -> bool:
@@ -267,6 +270,8 @@ def _is_automatic(base: MailBase) -> bool:
     if _first_word(base.get("Precedence") or "") in _AUTOMATIC_PRECEDENCES:
         return True
     if "".join((base.get("Return-Path") or "-").split()) == "<>":
+        return True
+    if _SUPPRESSED.search(base.get("X-Auto-Response-Suppress") or ""):
         return True
     return base.content_type == "multipart/report" or any(name in base for name in _AUTOMATIC_HEADERS)
 

@@ -200,6 +200,65 @@ Content-Type: text/html
 <p>User <b>joe@example.com</b> unknown</p>
 """
 
+SENDMAIL = """\
+From: Mail Delivery Subsystem <MAILER-DAEMON@mx.example.com>
+To: lists@example.org
+Subject: Returned mail: see transcript for details
+
+   ----- The following addresses had permanent fatal errors -----
+joe@home.example.com
+    (expanded from: <joe@example.com>)
+"""
+
+EXIM_ALIAS = """\
+From: Mail Delivery System <Mailer-Daemon@example.net>
+Subject: Mail delivery failed: returning message to sender
+
+The following address(es) failed:
+
+  an undisclosed address
+    (generated from joe@example.com)
+"""
+
+COPY_ONLY = """\
+From: MAILER-DAEMON@example.com
+To: lists@example.org
+
+I'm afraid I wasn't able to deliver the following message.
+
+Subject: [List] hello
+To: joe@example.com
+
+---Below this line is a copy of the message.
+"""
+
+OTHER_LANGUAGE = "From: MAILER-DAEMON@example.com\nSubject: 邮件发送失败!\n\n邮件无法发送到您指定的地址。\n\n<joe@example.com>:\n"
+
+REFUSED_SENDER = """\
+From: MAILER-DAEMON@example.com
+To: lists-bounces@example.org
+Subject: Mail Delivery Problem
+
+Your mail could not be delivered: joe is not accepting mail from lists@example.org.
+"""
+
+EXCHANGE = """\
+From: System Administrator <postmaster@example.com>
+To: lists@example.org
+Subject: Undeliverable: hello
+
+Your message
+
+  To:      'joe@example.com'
+  Subject: hello
+  Sent:    Mon, 1 Jan 2001 00:00:00 +0000
+
+did not reach the following recipient(s):
+
+'joe@example.com' on Mon, 1 Jan 2001 00:00:01 +0000
+    The recipient name is not recognized
+"""
+
 NO_NAMES = "From: postmaster@example.net\nSubject: delivery failure\n\nIt could not be delivered.\n"
 
 
@@ -211,9 +270,18 @@ NO_NAMES = "From: postmaster@example.net\nSubject: delivery failure\n\nIt could 
         (EXIM_LATE, ["joe@example.com"], "soft"),
         (UNKNOWN_USER, ["joe@example.com"], "hard"),
         (HTML_ONLY, ["joe@example.com"], "hard"),
+        (SENDMAIL, ["joe@home.example.com", "joe@example.com"], "hard"),
+        (EXIM_ALIAS, ["joe@example.com"], "hard"),
+        (COPY_ONLY, ["joe@example.com"], "hard"),
+        (OTHER_LANGUAGE, ["joe@example.com"], "hard"),
+        (REFUSED_SENDER, [], "hard"),
+        (EXCHANGE, ["joe@example.com"], "hard"),
         (NO_NAMES, [], "hard"),
     ],
-    ids=["qmail", "exim", "late", "unknown", "html", "no names"],
+    ids=[
+        *("qmail", "exim", "late", "unknown", "html"),
+        *("sendmail", "exim alias", "copy only", "language", "refused sender", "exchange", "no names"),
+    ],
 )
 def test_bounces_without_a_report(text: str, recipients: list[str], kind: str) -> None:
     found = read(text)
@@ -247,6 +315,51 @@ def test_the_null_sender_of_the_envelope_is_a_sign() -> None:
     text = "From: joe@example.com\nSubject: delivery failure\n\nSee below.\n"
     assert not read(text).probable()
     assert read(text, sender="").probable()
+
+
+WRAPPED = """\
+From: postmaster@example.com
+To: lists@example.org
+Subject: Delivery Status Notification (Failure)
+Content-Type: multipart/mixed; boundary=w
+
+--w
+Content-Type: message/rfc822
+
+{}
+--w--
+"""
+
+
+def test_a_report_that_a_virus_scanner_wrapped_is_read() -> None:
+    found = read(WRAPPED.format(REPORT))
+    assert found.final_recipients == read(REPORT).final_recipients
+    assert found.is_hard()
+    assert found.score == 1.0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "To: joe@example.com\nCc: ann@example.com",
+        "To: joe@example.com\nList-Id: <list.example.org>",
+        "To: joe@example.com\nPrecedence: list",
+        "To: joe@example.org",
+        "To: lists@example.org",
+        "Subject: hello",
+    ],
+)
+@pytest.mark.parametrize("form", ["message/rfc822", "text/rfc822-headers", "copied"])
+def test_nobody_is_accused_on_the_word_of_a_copy(headers: str, form: str) -> None:
+    """Where the failed message was written to several, to a list, or to somebody here, its To does not say who did not get it."""
+    text = "From: MAILER-DAEMON@example.com\nTo: lists@example.org\nSubject: failure notice\n"
+    if form == "copied":
+        found = read(f"{text}\nIt failed.\n\n--- Below this line is a copy of the message.\n\n{headers}\n")
+    else:
+        kind = "Content-Type: multipart/mixed; boundary=b\n"
+        found = read(f"{text}{kind}\n--b\n\nIt failed.\n--b\nContent-Type: {form}\n\n{headers}\n\nhello\n--b--\n")
+    assert found.probable()
+    assert found.final_recipients == []
 
 
 def test_applications_may_add_matchers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,17 +442,19 @@ def test_bounce_to_and_routes_in_either_order() -> None:
 
 
 def test_the_corpus_of_bounces() -> None:
-    """Most of them for now; the rest is heuristics yet to come."""
+    """All but three: one names a box without its domain, two tell of other addresses that one might try."""
     if not CORPUS.exists():
         pytest.skip(f"the corpus is not here: {CORPUS}")
     expected = json.loads((CORPUS / "bounces/expected.json").read_text())
     found = {name: MailRequest(None, None, None, (CORPUS / "bounces" / name).read_bytes()).bounce for name in expected}
-    right = kinds = 0
-    for name, truth in expected.items():
-        right += set(found[name].final_recipients) == {recipient.lower() for recipient in truth["recipients"]}
-        kinds += found[name].probable() and found[name].is_hard() == (truth.get("kind") == "hard")
-    assert right >= 0.9 * len(expected)
-    assert kinds >= 0.95 * len(expected)
+    wrong = {
+        name
+        for name, truth in expected.items()
+        if set(found[name].final_recipients) != {recipient.lower() for recipient in truth["recipients"]}
+    }
+    assert wrong <= {"aol_01.txt", "llnl_01.txt", "yale_01.txt"}
+    kinds = {name: "hard" if found[name].is_hard() else "soft" if found[name].is_soft() else "none" for name in expected}
+    assert kinds == {name: truth.get("kind", kinds[name]) for name, truth in expected.items()}
 
 
 def test_ordinary_mail_of_the_corpus_is_no_bounce() -> None:

@@ -372,6 +372,8 @@ def test_to_message_is_the_standard_librarys() -> None:
         "Return-Path: <>",
         "Return-Path: < >",
         "X-Autoreply: yes",
+        "X-Auto-Response-Suppress: All",
+        "X-Auto-Response-Suppress: DR, OOF, AutoReply",
         "Content-Type: multipart/report; boundary=b",
     ],
 )
@@ -380,6 +382,7 @@ def test_automatic_mail(header: str) -> None:
 
 
 PERSONAL = ["Auto-Submitted: no", "Auto-Submitted: No (really)", "Precedence: first-class", "Return-Path: <joe@example.com>", "X: y"]
+PERSONAL += ["X-Auto-Response-Suppress: DR, RN, NRN"]  # of receipts alone
 
 
 @pytest.mark.parametrize("header", PERSONAL)
@@ -387,6 +390,36 @@ def test_mail_of_people(header: str) -> None:
     assert not request(f"From: joe@example.com\n{header}\n\nhi").is_automatic()
     assert request(f"{header}\n\nhi", From="").is_automatic()
     assert request(f"{header}\n\nhi", From="<>").is_automatic()
+
+
+def is_marked(headers: email.message.Message) -> bool:
+    """One of the marks of automatic mail, as the standard library reads the headers."""
+
+    def words(name: str) -> set[str]:
+        return {re.split(r"[\s;(]", str(value).strip().lower())[0] for value in headers.get_all(name, [])}
+
+    is_null = any("".join(str(value).split()) == "<>" for value in headers.get_all("Return-Path", []))
+    return bool(words("Auto-Submitted") - {"no"} or words("Precedence") & {"bulk", "list"} or "List-Id" in headers or is_null)
+
+
+#: Automatic mail of the corpus without one of those marks: delivery reports with a sender, and an answering machine's own Precedence.
+UNMARKED = {"dsn_09.txt", "dsn_12.txt", "dsn_14.txt", "simple_13.txt", "simple_30.txt", "simple_32.txt", "simple_33.txt", "simple_42.txt"}
+UNMARKED |= {"qmail_08.txt", "msg_05.txt", "msg_43.txt", "multipart-wo-boundary.raw"}
+
+
+def test_automatic_mail_of_the_corpus_gets_no_answer_and_people_do(corpus: Path) -> None:
+    paths = [path for path in corpus.rglob("*") if path.suffix in (".eml", ".raw", ".msg", ".txt") and path.parent.name != "text"]
+    marked, unmarked = 0, set()
+    for path in paths:
+        message = request(path.read_bytes())
+        if is_marked(email.message_from_bytes(message.raw)):
+            marked += 1
+            assert message.is_automatic(), path
+            assert message.reply("x", From="app@example.net") is None, path
+        elif message.is_automatic():
+            unmarked.add(path.name)
+    assert marked > 500
+    assert unmarked <= UNMARKED
 
 
 # -- MailResponse
@@ -648,6 +681,7 @@ def test_a_reply_goes_to_reply_to_and_from_whom_it_says() -> None:
         (b"", {"From": "<>"}, "automatic"),
         (b"", {"To": "ann@example.com"}, "ourselves"),
         (b"Reply-To: app@example.net\r\n", {}, "ourselves"),
+        (b"Reply-To: MAILER-DAEMON@example.com\r\n", {}, "automatic"),
     ],
 )
 def test_what_must_not_be_answered_gets_no_reply(header: bytes, envelope: dict[str, str], why: str) -> None:
