@@ -1,0 +1,26 @@
+"""Lamson's receiver and router with a stateless handler that does nothing, and no database. `python stateless.py PORT LOG`."""
+
+import logging
+import signal
+import sys
+
+from lamson.routing import Router, route, stateless
+from lamson.server import SMTPReceiver
+
+
+@route("(address)@(host)", address="nothing", host="test\\.com")
+@stateless
+def NOTHING(message, address=None, host=None):
+    pass
+
+
+def main() -> None:
+    logging.basicConfig(filename=sys.argv[2], level=logging.INFO, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+    receiver = SMTPReceiver("127.0.0.1", int(sys.argv[1]), router=Router, connections=2000, per_peer=2000)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    receiver.start()
+    signal.sigwait({signal.SIGTERM})
+    receiver.stop(1.0)
+
+
+main()

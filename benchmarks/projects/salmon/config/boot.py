@@ -1,0 +1,19 @@
+"""Salmon as its documentation sets it up: states in a shelve, answers through its relay. It logs what Lamson logs: INFO, into a file."""
+
+import logging
+
+import jinja2
+from salmon import view
+from salmon.routing import Router, ShelveStorage
+from salmon.server import Relay, SMTPReceiver
+
+from config import settings
+
+logging.basicConfig(filename="logs/salmon.log", level=logging.INFO, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+
+settings.relay = Relay(**settings.relay_config)
+settings.receiver = SMTPReceiver(**settings.receiver_config)
+view.LOADER = jinja2.Environment(loader=jinja2.FileSystemLoader("app/templates"))
+Router.STATE_STORE = ShelveStorage("run/states")
+Router.defaults(**settings.router_defaults)
+Router.load(settings.handlers)
