@@ -187,7 +187,11 @@ def _encode_value(text: str, is_addresses: bool) -> str:
 
 def _is_plain(text: str) -> bool:
     """ASCII that nobody would take for an encoded word, and that can be folded."""
-    return text.isascii() and "=?" not in text and (len(text) <= LONG_WORD or max(map(len, _lines(text))) <= LONG_WORD)
+    return text.isascii() and "=?" not in text and _can_be_folded(text)
+
+
+def _can_be_folded(text: str) -> bool:
+    return len(text) <= LONG_WORD or max(map(len, _lines(text))) <= LONG_WORD
 
 
 def _encode_address(box: address.Address) -> str:
@@ -208,11 +212,12 @@ def _encode_address(box: address.Address) -> str:
 
 
 def _encode_text(text: str) -> str:
-    """The words that need it, from the first to the last, as encoded words."""
+    """The words that need it, from the first to the last, as encoded words; all of them where the others could not be folded."""
     words = text.split(" ")
     odd = [at for at, word in enumerate(words) if not _is_plain(word)] or [0, len(words) - 1]
     first, last = odd[0], odd[-1] + 1
-    return " ".join([*words[:first], _encode_words(" ".join(words[first:last])), *words[last:]])
+    encoded = " ".join([*words[:first], _encode_words(" ".join(words[first:last])), *words[last:]])
+    return encoded if _can_be_folded(encoded) else _encode_words(text)
 
 
 def _encode_words(text: str) -> str:
