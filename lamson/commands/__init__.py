@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sendmail": ("sendmail", "Sends a message from standard input, as the program sendmail does."),
     "routes": ("routes", "Shows the routes in order, or what an address would run."),
     "queue": ("queue", "Looks into a Maildir queue, and takes messages out of it."),
-    "blast": ("blast", "Sends every message of a Maildir as it is."),
+    "blast": ("blast", "Sends every message of a mailbox as it is."),
     "cleanse": ("cleanse", "Writes a mailbox anew in canonical form."),
     "web": ("web", "Serves the files of a directory over HTTP."),
     "states": ("states", "Shows who is in which state, and moves people to another."),

@@ -200,6 +200,15 @@ def test_blast_sends_everything_as_it_is(lamson: Type, sink: Sink, maildir: Path
     assert sorted(path.name for path in maildir.iterdir()) == ["cur", "new", "tmp"], "it is not changed"
 
 
+def test_blast_sends_an_mbox(lamson: Type, sink: Sink, run_folder: Path) -> None:
+    start = b"From joe@example.com Thu Jan  1 00:00:00 1970\n"
+    Path("old.mbox").write_bytes(start + MESSAGE + b"\n" + start + b"To: two@example.com\n\nbare\rCR\n\n" + start + MESSAGE)
+    done = lamson("blast", "-input", "old.mbox", "-port", sink.port)
+    assert (done.status, done.out) == (1, "Sent 2 messages, 1 failed.\n")
+    assert "old.mbox, message 2: line 3: a carriage return" in done.err
+    assert [envelope.data for envelope in sink.envelopes] == [MESSAGE.replace(b"\n", b"\r\n")] * 2
+
+
 def test_blast_sends_to_whom_the_queue_says(lamson: Type, sink: Sink, run_folder: Path) -> None:
     Queue("run/queue").push(MESSAGE, mail_from="kept@example.com", rcpt_tos=["kept-to@example.com"])
     assert lamson("blast", "-input", "run/queue", "-port", sink.port).status == 0
@@ -229,7 +238,7 @@ def test_blast_tells_how_far_it_is(lamson: Type, sink: Sink, maildir: Path, monk
 
 def test_blast_where_there_is_nothing(lamson: Type, sink: Sink, maildir: Path) -> None:
     assert lamson("blast", "-input", "nowhere", "-port", sink.port).status == 1
-    assert "nowhere is no Maildir" in lamson("blast", "-input", "nowhere", "-port", sink.port).err
+    assert "There is no mailbox nowhere" in lamson("blast", "-input", "nowhere", "-port", sink.port).err
     assert lamson("blast", "-input", "box", "-port", sink.port).out == "Sent 0 messages, 0 failed.\n"
 
 
