@@ -14,8 +14,7 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -88,20 +87,9 @@ class SQLAlchemyConfirmationStorage(ConfirmationStorage):
         super().__init__()
         self.database = database
 
-    @contextmanager
-    def _session(self) -> Iterator[orm.Session]:
-        """The delivery's or the application's own; where there is none, one that is committed at the end."""
-        try:
-            session = self.database.session
-        except TypeError:
-            with self.database.transaction() as own:
-                yield own
-        else:
-            yield session
-
     def get(self, target: str, from_address: str) -> Found:
         """The secret and the waiting message's key; the row is ours until the commit."""
-        with self._session() as session:
+        with self.database.joined() as session:
             fresh = sa.select(Confirmation.secret, Confirmation.pending_id).where(*_of(target, from_address), Confirmation.expires > now())
             row = session.execute(fresh.with_for_update()).first()
         return (row.secret, row.pending_id) if row else (None, None)
@@ -111,7 +99,7 @@ class SQLAlchemyConfirmationStorage(ConfirmationStorage):
     ) -> str | None:
         """Remembers it for so long, in the place of what was there, and returns the key of the message that had waited for that."""
         values = {"secret": expected_secret, "pending_id": pending_message_id, "expires": now() + seconds}
-        with self._session() as session:
+        with self.database.joined() as session:
             earlier = session.execute(sa.select(Confirmation.pending_id).where(*_of(target, from_address)).with_for_update()).first()
             if earlier:
                 session.execute(sa.update(Confirmation).where(*_of(target, from_address)).values(values))
@@ -127,17 +115,17 @@ class SQLAlchemyConfirmationStorage(ConfirmationStorage):
 
     def delete(self, target: str, from_address: str) -> bool:
         """Forgets it. False when it was gone already: of two who delete, one hears True."""
-        with self._session() as session:
+        with self.database.joined() as session:
             return _rows(session.execute(sa.delete(Confirmation).where(*_of(target, from_address)))) > 0
 
     def clear(self) -> None:
         """Forgets everything."""
-        with self._session() as session:
+        with self.database.joined() as session:
             session.execute(sa.delete(Confirmation))
 
     def purge(self) -> list[str]:
         """Forgets what is too old, and returns the keys of the messages that waited."""
-        with self._session() as session:
+        with self.database.joined() as session:
             old = sa.select(Confirmation.id, Confirmation.pending_id).where(Confirmation.expires <= now())
             rows = session.execute(old.with_for_update()).all()
             session.execute(sa.delete(Confirmation).where(Confirmation.id.in_([row.id for row in rows])))

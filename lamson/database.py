@@ -35,9 +35,9 @@ from lamson.status import Reply
 log = logging.getLogger("lamson.database")
 
 #: The version of the tables below. Raised with every change to them.
-SCHEMA_VERSION = 1
-#: How to get there: from each older version, the statements that make the next of it.
-UPGRADES: Mapping[int, Sequence[str]] = MappingProxyType({})
+SCHEMA_VERSION = 2
+#: How to get there: from each older version, the statements that make the next of it. Tables that are new need none.
+UPGRADES: Mapping[int, Sequence[str]] = MappingProxyType({1: ()})
 #: A message that a mail server takes may be this long; MariaDB must let it pass in one packet.
 LARGEST_PACKET = 32 * 1024 * 1024
 
@@ -163,6 +163,27 @@ class Confirmation(Base):
     expires: orm.Mapped[float] = orm.mapped_column(_SECONDS, index=True)
 
 
+class SpamToken(Base):
+    """In how many learnt messages of each kind a token is (`lamson.bayes`). `id`: 64 bits of its hash. The empty token is in all."""
+
+    __tablename__ = "lamson_spam_token"
+
+    id: orm.Mapped[int] = orm.mapped_column(_number(), primary_key=True, autoincrement=False)
+    token: orm.Mapped[str] = orm.mapped_column(_text(255))
+    spam: orm.Mapped[int] = orm.mapped_column(sa.Integer)
+    ham: orm.Mapped[int] = orm.mapped_column(sa.Integer)
+
+
+class SpamMessage(Base):
+    """That a message was learnt, and as what, so that it counts once and can be taken back. `id` is a hash (`lamson.bayes`)."""
+
+    __tablename__ = "lamson_spam_message"
+
+    id: orm.Mapped[str] = orm.mapped_column(_text(64), primary_key=True)
+    spam: orm.Mapped[bool] = orm.mapped_column(sa.Boolean)
+    learnt: orm.Mapped[float] = orm.mapped_column(_SECONDS)
+
+
 class Schema(Base):
     """One row: the version of these tables."""
 
@@ -268,6 +289,17 @@ class Database:
                 yield session
             finally:
                 del self._own.session
+
+    @contextmanager
+    def joined(self) -> Iterator[orm.Session]:
+        """The session of the delivery or of `transaction()` that this is part of; where there is none, one that is committed at the end."""
+        try:
+            session = self.session
+        except TypeError:
+            with self.transaction() as own:
+                yield own
+        else:
+            yield session
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:

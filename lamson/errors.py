@@ -13,6 +13,7 @@
     ├── QueueError                 `.data` is what could not be queued or read
     ├── ViewError                  a template that is missing, has no header block, or names a variable nobody gave
     ├── DatabaseError              the database cannot be opened or is of another version
+    ├── ScorerError                a spam scorer gives no answer; a setting of the filter says what that means for the message
     ├── Fault                      database, disk or network beneath us failed: rolled back, 451, nothing moved
     └── Conflict                   another process moved this conversation first; the delivery is run anew
 
@@ -110,6 +111,10 @@ class ViewError(LamsonError):
 
 class DatabaseError(LamsonError):
     """The database cannot be used; the text names it (without its password) and the remedy."""
+
+
+class ScorerError(LamsonError):
+    """A spam scorer gives no answer. `lamson.spam` lets the message pass or has it sent again, as its settings say."""
 
 
 class Fault(LamsonError):

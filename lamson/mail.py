@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamson import address, encoding, quotation
 from lamson.bounce import BounceAnalyzer, detect
@@ -28,6 +28,9 @@ from lamson.decoding import Reading
 from lamson.encoding import MailBase
 from lamson.errors import AddressError
 from lamson.header import HeaderMapping, Headers
+
+if TYPE_CHECKING:
+    from lamson.scorer import Verdict
 
 #: Headers of blind copies: kept by a MailResponse for `recipients()`, never rendered (RFC 5322 §3.6.3).
 BLIND = ("Bcc", "Resent-Bcc")
@@ -64,6 +67,7 @@ class MailRequest(HeaderMapping):
             raise TypeError(f"MailRequest takes Data as str or bytes, not {type(Data).__name__}.")
         self.original: str | bytes = b"" if Data is None else Data
         self.raw: bytes = encoding.as_bytes(self.original)
+        self.verdict: Verdict | None = None  # what a spam filter said of it; None where none was asked
         self._recipient: str | None = None
         self._base: MailBase | None = None
         self._bounce: BounceAnalyzer | None = None

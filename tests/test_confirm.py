@@ -300,5 +300,5 @@ def test_it_takes_part_in_a_transaction_of_ones_own(sqlite: Database, tmp_path: 
 def test_another_process_that_asks_the_same_is_a_conflict(sqlite: Database) -> None:
     storage = SQLAlchemyConfirmationStorage(sqlite)
     storage.store("t", ANN, "s", "1")
-    with pytest.raises(Conflict), storage._session() as session:
+    with pytest.raises(Conflict), sqlite.joined() as session:
         storage._add(session, target="t", from_address=ANN, secret="s", pending_id=None, expires=0.0)

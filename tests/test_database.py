@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from lamson import delivery
-from lamson.database import Database, FSMState, Message, OutboxRow, PushRow, Receipt, Schema, configure_database
+from lamson.database import SCHEMA_VERSION, Database, FSMState, Message, OutboxRow, PushRow, Receipt, Schema, configure_database
 from lamson.delivery import Outgoing
 from lamson.errors import Conflict, DatabaseError, Fault, QueueError, RelayError, SMTPError
 from lamson.outbox import Outbox
@@ -373,7 +373,7 @@ def test_sqlite_is_durable_by_default_and_a_setting_relaxes_it(tmp_path: Path, s
 
 def test_create_all_is_repeatable_and_marks_the_version(database: Database) -> None:
     database.create_all()
-    assert database.schema_version() == 1
+    assert database.schema_version() == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize("kind", databases.KINDS)
@@ -411,6 +411,8 @@ def test_tables_of_another_version_are_refused_with_the_remedy(database: Databas
 
 def test_older_tables_are_upgraded_step_by_step(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = {1: ("CREATE TABLE lamson_new (a INTEGER)", "INSERT INTO lamson_new VALUES (7)"), 2: ("UPDATE lamson_new SET a = a + 1",)}
+    with database.transaction() as session:
+        session.execute(sa.update(Schema).values(version=1))
     monkeypatch.setattr("lamson.database.SCHEMA_VERSION", 3)
     monkeypatch.setattr("lamson.database.UPGRADES", steps)
     with pytest.raises(DatabaseError, match="lamson db -upgrade"):
@@ -423,6 +425,16 @@ def test_older_tables_are_upgraded_step_by_step(database: Database, monkeypatch:
     monkeypatch.setattr("lamson.database.SCHEMA_VERSION", 5)
     with pytest.raises(DatabaseError, match="nothing leads to 5"):
         database.upgrade()
+
+
+def test_tables_of_version_1_get_those_of_the_spam_filter(database: Database) -> None:
+    with database.connected() as connection:
+        for table in ("lamson_spam_token", "lamson_spam_message"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        connection.execute(sa.update(Schema).values(version=1))
+    database.upgrade()
+    assert database.schema_version() == SCHEMA_VERSION
+    assert {"lamson_spam_token", "lamson_spam_message"} <= set(sa.inspect(database.engine).get_table_names())
 
 
 def test_a_database_without_tables_has_no_version(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lamson import delivery
 from lamson.commands import states as states_command
-from lamson.database import Database, configure_database
+from lamson.database import SCHEMA_VERSION, Database, configure_database
 from lamson.delivery import Outgoing
 from lamson.errors import Conflict
 from lamson.relay import Relay
@@ -111,9 +111,9 @@ def test_states_that_name_no_function(conversations: Database) -> None:
 
 
 def test_db_before_and_after(lamson: Type, project: Path) -> None:
-    assert lamson("db").out == f"{URL} has no tables of Lamson's yet; this Lamson needs version 1.\n"
+    assert lamson("db").out == f"{URL} has no tables of Lamson's yet; this Lamson needs version {SCHEMA_VERSION}.\n"
     assert "They are made by: lamson start" in lamson("states").err
-    assert lamson("db", "-upgrade").out == f"{URL} has tables of version 1; this Lamson needs version 1.\n"
+    assert lamson("db", "-upgrade").out == f"{URL} has tables of version {SCHEMA_VERSION}; this Lamson needs version {SCHEMA_VERSION}.\n"
     assert lamson("states").status == 0
 
 

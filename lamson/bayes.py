@@ -1,0 +1,340 @@
+"""The Bayesian scorer: in which messages was each word of this one seen before?
+
+Of every token (`lamson.tokenizer`) the database knows in how many spam and in how many ham messages it was. From that comes how much it
+speaks for spam, drawn towards one half where little is known (Gary Robinson, "A Statistical Approach to the Spam Problem", Linux Journal
+107, 2003); the strongest are combined by Fisher's method, with the inverse chi-square function, once for spam and once for ham. A message
+that both speak for, or neither, is unsure.
+
+Scoring reads and never writes. Learning adds to the counts in the database itself, so that no process overwrites what another has learnt;
+in a delivery on the same database it is part of that delivery's commit. A message is remembered by a hash: learnt twice it counts once,
+learnt as the other kind it changes sides, and what was learnt can be taken back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from lamson import delivery
+from lamson.database import Database, SpamMessage, SpamToken
+from lamson.errors import Conflict, Fault, ScorerError
+from lamson.scorer import Label, Scorer, Verdict
+from lamson.tokenizer import tokens
+
+if TYPE_CHECKING:
+    from lamson.mail import MailRequest
+
+#: Robinson's s and x: an unknown word weighs as much as so many messages that speak for so much.
+STRENGTH = 0.45
+UNKNOWN = 0.5
+#: A token nearer to one half than this says nothing, and no more than so many are combined.
+LEAST_DISTANCE = 0.1
+MOST_CLUES = 150
+#: Of each kind so many messages must have been learnt before anything is called ham or spam.
+LEAST_LEARNT = 10
+#: Ids in one SELECT.
+CHUNK = 1000
+#: Reasons in a verdict.
+REASONS = 12
+#: How often learning is tried when another process is at the same rows.
+TRIES = 5
+
+#: The token that is in every message: it counts them.
+EVERY = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """A token of a message, in how many learnt messages it was, and how much it speaks for spam (0 to 1)."""
+
+    token: str
+    spam: int
+    ham: int
+    probability: float
+
+    def __str__(self) -> str:
+        return f"{self.token} {self.probability:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A message's score between 0 (ham) and 1 (spam), and the clues that made it, the strongest first. `spam`, `ham`: messages learnt."""
+
+    score: float
+    clues: Sequence[Clue]
+    spam: int
+    ham: int
+
+
+class BayesScorer(Scorer):
+    """Learns from examples, kept in the tables `lamson_spam_token` and `lamson_spam_message`.
+
+    `ham_cutoff`, `spam_cutoff`: below the one a message is ham, from the other on spam, between them unsure. `least`: as long as fewer
+    messages of either kind were learnt, all are unsure. `ValueError` for cut-offs that are none.
+    """
+
+    name = "bayes"
+
+    def __init__(self, database: Database, ham_cutoff: float = 0.2, spam_cutoff: float = 0.95, least: int = LEAST_LEARNT) -> None:
+        if not 0 <= ham_cutoff <= spam_cutoff <= 1:
+            raise ValueError(f"ham_cutoff {ham_cutoff}, spam_cutoff {spam_cutoff}: the first is the smaller, and both lie between 0 and 1.")
+        self.database = database
+        self.ham_cutoff = ham_cutoff
+        self.spam_cutoff = spam_cutoff
+        self.least = least
+
+    # -- asking
+
+    def score(self, message: MailRequest) -> Verdict:
+        found = self.weigh(message)
+        if min(found.spam, found.ham) < self.least:
+            why = f"learnt from {found.spam} spam and {found.ham} ham, which is too few (least: {self.least})"
+            return Verdict("unsure", 0.5, (why,), self.name)
+        label: Label = "ham" if found.score < self.ham_cutoff else "spam" if found.score >= self.spam_cutoff else "unsure"
+        return Verdict(label, found.score, tuple(map(str, found.clues[:REASONS])), self.name)
+
+    def weigh(self, message: MailRequest) -> Score:
+        """The score with all its clues."""
+        named = {token_id(token): token for token in tokens(message)}
+        with self._reading() as connection:
+            counts = read_counts(connection, [*named, token_id(EVERY)])
+        spam, ham = counts.pop(token_id(EVERY), (0, 0))
+        if not spam or not ham:
+            return Score(0.5, (), spam, ham)
+        clues = strongest([_clue(named[id], *count, spam, ham) for id, count in counts.items()])
+        return Score(combine([clue.probability for clue in clues]), clues, spam, ham)
+
+    def learnt(self) -> tuple[int, int]:
+        """How many messages were learnt: spam, ham."""
+        with self._reading() as connection:
+            return read_counts(connection, [token_id(EVERY)]).get(token_id(EVERY), (0, 0))
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """The delivery's own connection if it is on this database, so that what it learnt itself is seen; else one of our own.
+
+        What fails on the delivery's own connection fails the delivery, which nothing but trying again can mend.
+        """
+        try:
+            session = self.database.session
+        except TypeError:
+            try:
+                with self.database.connected() as connection:
+                    yield connection
+            except (Fault, Conflict) as error:
+                raise ScorerError(str(error)) from error
+        else:
+            yield session.connection()
+
+    # -- learning
+
+    def learn(self, message: MailRequest, spam: bool) -> bool:
+        return self.learn_all([message], spam) == 1
+
+    def unlearn(self, message: MailRequest, spam: bool) -> bool:
+        return self.unlearn_all([message], spam) == 1
+
+    def learn_all(self, messages: Iterable[MailRequest], spam: bool) -> int:
+        """Learns them together, all or none, and returns how many were not known as that before."""
+        return self._write([Lesson.of(each) for each in messages], lambda session, id: _mark(session, id, spam))
+
+    def unlearn_all(self, messages: Iterable[MailRequest], spam: bool | None = None) -> int:
+        """Takes back those that were learnt so (None: whatever they were learnt as), all or none, and returns how many that were."""
+        return self._write([Lesson.of(each) for each in messages], lambda session, id: _unmark(session, id, spam))
+
+    def _write(self, lessons: list[Lesson], mark: Mark) -> int:
+        """In the delivery's transaction if that is on this database; after its commit if it is on another; else in one of our own."""
+        running = delivery.current()
+        if running is None:
+            return self._write_alone(lessons, mark)
+        if getattr(running, "database", None) is self.database:
+            return _count(self.database.session, lessons, mark)
+        running.after_commit(lambda: self._write_alone(lessons, mark))
+        return len(lessons)
+
+    def _write_alone(self, lessons: list[Lesson], mark: Mark) -> int:
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self.database.joined() as session:
+                    return _count(session, lessons, mark)
+            except Conflict:
+                if attempt == TRIES:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def forget_everything(self) -> None:
+        """As if nothing had ever been learnt."""
+        with self.database.joined() as session:
+            session.execute(sa.delete(SpamMessage))
+            session.execute(sa.delete(SpamToken))
+
+    def close(self) -> None:
+        self.database.dispose()
+
+
+# -- the statistics
+
+
+def _clue(token: str, spam: int, ham: int, all_spam: int, all_ham: int) -> Clue:
+    """How much a token speaks for spam: the rates of both kinds compared, drawn towards `UNKNOWN` where it was seen seldom."""
+    spam_rate, ham_rate = max(spam, 0) / all_spam, max(ham, 0) / all_ham
+    seen = max(spam, 0) + max(ham, 0)
+    raw = spam_rate / (spam_rate + ham_rate) if seen else UNKNOWN
+    return Clue(token, spam, ham, (STRENGTH * UNKNOWN + seen * raw) / (STRENGTH + seen))
+
+
+def strongest(clues: Iterable[Clue]) -> list[Clue]:
+    """Those that say something, the strongest first; of equals the alphabet decides, so that a message has one score."""
+    telling = [clue for clue in clues if abs(clue.probability - 0.5) >= LEAST_DISTANCE]
+    return sorted(telling, key=lambda clue: (-abs(clue.probability - 0.5), clue.token))[:MOST_CLUES]
+
+
+def combine(probabilities: Sequence[float]) -> float:
+    """One number of many: near 1 if they speak for spam, near 0 if for ham, one half if for neither or for both."""
+    if not probabilities:
+        return 0.5
+    freedom = 2 * len(probabilities)
+    spam = 1.0 - chi_square(-2.0 * sum(math.log(1.0 - each) for each in probabilities), freedom)
+    ham = 1.0 - chi_square(-2.0 * sum(math.log(each) for each in probabilities), freedom)
+    return (1.0 + spam - ham) / 2.0
+
+
+def chi_square(value: float, freedom: int) -> float:
+    """How likely a chi-square variable of so many degrees of freedom, an even number, is greater than the value."""
+    half = value / 2.0
+    term = total = math.exp(-half)  # 0 from 745 on, and so is the sum: close enough to a likelihood that small
+    for number in range(1, freedom // 2):
+        term *= half / number
+        total += term
+    return min(total, 1.0)
+
+
+# -- the rows
+
+
+def token_id(token: str) -> int:
+    """A token's key: 64 bits of its hash, signed as databases have them."""
+    return int.from_bytes(hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
+
+
+_MBOX_QUOTE = re.compile(rb"^>+(?=From )", re.MULTILINE)
+
+
+def fingerprint(message: MailRequest) -> str:
+    """The same for a message however it was kept: line ends, an mbox's quoting and the header lines of servers make no difference."""
+    text = message.raw.replace(b"\r\n", b"\n")
+    body = _MBOX_QUOTE.sub(b"", text.partition(b"\n\n")[2].strip())
+    named = "\0".join([message.get(name) or "" for name in ("Message-ID", "Date", "From", "Subject")])
+    return hashlib.sha256(named.encode("utf-8", "replace") + b"\0" + body).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is learnt of a message."""
+
+    id: str
+    tokens: frozenset[str]
+
+    @classmethod
+    def of(cls, message: MailRequest) -> Lesson:
+        return cls(fingerprint(message), frozenset([*tokens(message), EVERY]))
+
+
+#: Marks the message of that id, and gives what follows for the counts: (spam, ham) to be added. None when nothing does.
+Mark = Callable[[orm.Session, str], tuple[int, int] | None]
+
+
+def read_counts(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """In how many spam and ham messages each token is, of those that are known. The ids are numbers, so they can stand in the text:
+    binding hundreds of parameters takes longer than the search."""
+    found: dict[int, tuple[int, int]] = {}
+    for at in range(0, len(ids), CHUNK):
+        listed = ",".join(map(str, ids[at : at + CHUNK]))
+        rows = connection.exec_driver_sql(f"SELECT id, spam, ham FROM {SpamToken.__tablename__} WHERE id IN ({listed})")
+        found.update((row[0], (row[1], row[2])) for row in rows)
+    return found
+
+
+def _count(session: orm.Session, lessons: list[Lesson], mark: Mark) -> int:
+    """Marks the messages and adds up what follows. Rows are written in one order, so that two writers do not lock each other out."""
+    spam: Counter[str] = Counter()
+    ham: Counter[str] = Counter()
+    changed = 0
+    for lesson in sorted(lessons, key=lambda each: each.id):
+        added = mark(session, lesson.id)
+        if added is not None:
+            changed += 1
+            spam.update(dict.fromkeys(lesson.tokens, added[0]))
+            ham.update(dict.fromkeys(lesson.tokens, added[1]))
+    _add_counts(session.connection(), {token: (spam[token], ham[token]) for token in spam})
+    return changed
+
+
+def _mark(session: orm.Session, id: str, spam: bool) -> tuple[int, int] | None:
+    same = (SpamMessage.id == id, SpamMessage.spam == sa.literal(not spam))
+    if _rows(session.execute(sa.update(SpamMessage).where(*same).values(spam=spam, learnt=time.time()))):
+        return (1, -1) if spam else (-1, 1)
+    row = {"id": id, "spam": spam, "learnt": time.time()}
+    return _as_counts(spam, 1) if _rows(session.execute(_add_unless_there(session), row)) else None
+
+
+def _unmark(session: orm.Session, id: str, spam: bool | None) -> tuple[int, int] | None:
+    for kind in (True, False) if spam is None else (spam,):
+        if _rows(session.execute(sa.delete(SpamMessage).where(SpamMessage.id == id, SpamMessage.spam == sa.literal(kind)))):
+            return _as_counts(kind, -1)
+    return None
+
+
+def _as_counts(spam: bool, number: int) -> tuple[int, int]:
+    return (number, 0) if spam else (0, number)
+
+
+def _rows(result: Any) -> int:
+    return int(result.rowcount)
+
+
+def _add_unless_there(session: orm.Session) -> Any:
+    table: Any = SpamMessage.__table__
+    name = session.connection().dialect.name
+    if name in _ON_CONFLICT:
+        return _ON_CONFLICT[name](table).on_conflict_do_nothing()
+    return mysql.insert(table).prefix_with("IGNORE")
+
+
+_ON_CONFLICT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+def _add_counts(connection: Connection, counts: dict[str, tuple[int, int]]) -> None:
+    """Adds in the database, never below zero; a token that is in no message any more is removed."""
+    named = sorted((token_id(token), token) for token in counts if any(counts[token]))
+    if not named:
+        return
+    rows = [{"id": id, "token": token, "spam": counts[token][0], "ham": counts[token][1]} for id, token in named]
+    connection.execute(_adding(connection.dialect.name), rows)
+    fewer = [id for id, token in named if min(counts[token]) < 0]
+    for at in range(0, len(fewer), CHUNK):
+        gone = (SpamToken.id.in_(fewer[at : at + CHUNK]), SpamToken.spam <= 0, SpamToken.ham <= 0)
+        connection.execute(sa.delete(SpamToken).where(*gone))
+
+
+def _adding(dialect: str) -> Any:
+    """INSERT, or where the row is there UPDATE with the sums, as each database says it."""
+    table: Any = SpamToken.__table__
+    on_conflict = dialect in _ON_CONFLICT
+    insert: Any = _ON_CONFLICT[dialect](table) if on_conflict else mysql.insert(table)
+    given = insert.excluded if on_conflict else insert.inserted
+    sums = {name: table.c[name] + given[name] for name in ("spam", "ham")}
+    values = {name: sa.case((total < 0, 0), else_=total) for name, total in sums.items()}
+    return insert.on_conflict_do_update(index_elements=[table.c.id], set_=values) if on_conflict else insert.on_duplicate_key_update(values)

@@ -1,0 +1,290 @@
+"""What a message says of itself, as tokens: the words that the Bayesian scorer counts.
+
+Words of the text and of the subject, hosts of links, who says to have written it and with which program, how it is built. Each kind has a
+prefix of its own, so that `free` in a subject is another token than in the text. What the receiver's own servers add (Received,
+Return-Path, Delivered-To, X-Spam and the like) is not looked at: it would tell by which door a message came, and nothing of what it is.
+
+A pure function, asked by `lamson.bayes` when a message is scored or learnt. It knows nothing of counts or of databases. Whatever the
+message, it does not raise, and the time that it takes is proportional to the octets looked at, of which there are few even in a large one.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from lamson.encoding import MailBase
+    from lamson.mail import MailRequest
+
+#: Raised with every change of what is a token: counts of other tokens are of no use.
+TOKENIZER_VERSION = 1
+
+#: Characters of text that are looked at in one message, and parts. Spam says early what it wants.
+CHARACTERS = 60_000
+PARTS = 30
+#: No message has more tokens than this.
+TOKENS = 4_000
+#: A longer word is a token of its first letter and its length alone.
+LONGEST_WORD = 20
+
+
+def tokens(message: MailRequest) -> set[str]:
+    """All tokens of the message."""
+    found: set[str] = set()
+    for each in _all(message):
+        found.add(each if each.isprintable() else "".join([letter if letter.isprintable() else "?" for letter in each]))
+        if len(found) >= TOKENS:
+            break
+    return found
+
+
+def _all(message: MailRequest) -> Iterator[str]:
+    yield from _header_tokens(message)
+    left = CHARACTERS
+    kinds = set()
+    for number, part in enumerate([message.base, *message.walk()]):
+        if number == PARTS:
+            break
+        kind = part.content_type
+        kinds.add(kind)
+        yield from _shape_tokens(part, kind)
+        if not _is_text(part, kind) or left <= 0:
+            continue
+        body = part.body
+        if isinstance(body, str):
+            text = body[:left]
+            left -= len(text)
+            yield from _html_tokens(text) if kind == "text/html" else _text_tokens(text)
+    if "text/html" in kinds and "text/plain" not in kinds:
+        yield "html:only"
+
+
+def _is_text(part: MailBase, kind: str) -> bool:
+    return not part.parts and kind.startswith("text/") and part.disposition != "attachment"
+
+
+# -- headers
+
+#: Whether these are there says something, whatever they hold.
+_TELLING = (
+    *("Message-ID", "Date", "To", "Cc", "From", "Subject", "Reply-To", "Sender", "MIME-Version", "In-Reply-To", "References"),
+    *("X-Mailer", "User-Agent", "Organization", "X-Priority", "X-MSMail-Priority", "Importance", "Priority", "Precedence"),
+    *("List-Id", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Post", "Errors-To", "Auto-Submitted"),
+    *("Disposition-Notification-To", "X-MimeOLE", "Thread-Index", "Content-Language"),
+)
+#: A person's message has all of these.
+_EXPECTED = ("Message-ID", "Date", "To", "From", "Subject", "MIME-Version")
+
+
+def _header_tokens(message: MailRequest) -> Iterator[str]:
+    there = {name.lower() for name in message.keys()}  # noqa: SIM118  # its names in order
+    for name in _TELLING:
+        if name.lower() in there:
+            yield f"header:{name}"
+    for name in _EXPECTED:
+        if name.lower() not in there:
+            yield f"no-header:{name}"
+    yield from _subject_tokens(message.get("Subject") or "")
+    for name in ("From", "Reply-To"):
+        yield from _address_tokens(name.lower(), message.get(name) or "")
+    for name in ("X-Mailer", "User-Agent"):
+        yield from (f"mailer:{word.lower()}" for word in _WORD.findall((message.get(name) or "")[:200]))
+    for name in ("X-Priority", "Importance", "Precedence"):
+        if name.lower() in there:
+            yield f"{name.lower()}:{(message.get(name) or '')[:10].strip().lower()}"
+    yield from _recipient_tokens(message)
+    yield from _id_tokens(message)
+
+
+_GAP = re.compile(r"\S\s{4,}\S")
+_SHOUT = re.compile(r"[!?$*]{2,}|!")
+
+
+def _subject_tokens(subject: str) -> Iterator[str]:
+    subject = subject[:1000]
+    words = list(_words(subject, fold=False))
+    yield from (f"subject:{word}" for word in words)
+    yield from (f"subject:{one} {other}" for one, other in pairwise(words))
+    yield from (f"subject:{mark[:3]}" for mark in _SHOUT.findall(subject))
+    if _GAP.search(subject):
+        yield "subject:gap"
+    letters = [each for each in subject if each.isalpha()]
+    if len(letters) > 5 and all(each.isupper() for each in letters):
+        yield "subject:CAPITALS"
+
+
+_ADDRESS = re.compile(r"([^\s<>\"(),:;@]{1,64})@([\w.-]{1,255})")
+
+
+def _address_tokens(name: str, value: str) -> Iterator[str]:
+    value = value[:1000]
+    found = _ADDRESS.search(value)
+    if found is None:
+        yield f"{name}:no address"
+        return
+    local, domain = found[1].lower(), found[2].lower()
+    yield f"{name}:{local}@{domain}"
+    yield from (f"{name}:@{end}" for end in _domain_ends(domain))
+    if any(each.isdigit() for each in local):
+        yield f"{name}:digits"
+    shown = value[: found.start()] if "<" in value else value[found.end() :]
+    words = list(_words(shown))
+    yield from (f"{name}:{word}" for word in words)
+    if not words:
+        yield f"{name}:no name"
+
+
+def _domain_ends(domain: str) -> Iterator[str]:
+    """example.com of mail.example.com, and com; at most four labels."""
+    labels = domain.strip(".").split(".")[-4:]
+    for at in range(len(labels)):
+        yield ".".join(labels[at:])
+
+
+def _recipient_tokens(message: MailRequest) -> Iterator[str]:
+    """How many they are and how they are named; who they are says where a message came in, not what it is."""
+    value = " ".join(message.get_all("To"))[:10_000]
+    number = len(_ADDRESS.findall(value))
+    yield f"to:{number if number < 4 else 4 if number < 10 else 10}"
+    if number and "<" not in value:
+        yield "to:no name"
+    if "undisclosed" in value.lower():
+        yield "to:undisclosed"
+
+
+_ID = re.compile(r"<[^<>\s@]+@([^<>\s@]+)>")
+_ZONE = re.compile(r"[+-](\d\d)(\d\d)\b")
+
+
+def _id_tokens(message: MailRequest) -> Iterator[str]:
+    found = _ID.fullmatch((message.get("Message-ID") or "")[:1000].strip())
+    if found is None:
+        yield "message-id:malformed"
+    else:
+        sender = _ADDRESS.search((message.get("From") or "")[:1000])
+        same = sender is not None and set(_domain_ends(found[1].lower())) & set(_domain_ends(sender[2].lower()))
+        yield f"message-id:{'same domain' if same and any('.' in each for each in same) else 'other domain'}"
+    zone = _ZONE.search((message.get("Date") or "")[:200])
+    if zone and (int(zone[1]) > 14 or int(zone[2]) not in (0, 30, 45)):
+        yield "date:impossible zone"
+
+
+# -- how it is built
+
+
+def _shape_tokens(part: MailBase, kind: str) -> Iterator[str]:
+    yield f"type:{kind[:60]}"
+    if kind.startswith("text/"):
+        yield f"charset:{(part.charset or 'none')[:40].lower()}"
+        encoding = part.content_encoding["Content-Transfer-Encoding"][0] or "none"
+        yield f"encoding:{encoding[:20].lower()}"
+    name = part.filename
+    if name:
+        yield f"file:{name.rpartition('.')[2][:10].lower()}"
+
+
+# -- text
+
+#: A word: letters and digits with what stands inside words, a currency's sign before and a percent's or exclamation marks behind.
+_WORD = re.compile(r"[$€£¥]?\w+(?:[-'’.,]\w+)*+[%!]?")
+_URL = re.compile(r"\b(?:https?://|ftp://|www\.)[^\s<>\"'\\)\]]+", re.IGNORECASE)
+_MAIL = re.compile(r"[\w.+=-]{1,64}+@([\w-]+(?:\.[\w-]+)++)")
+#: Scripts that set no space between words.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]+")
+
+
+def _words(text: str, fold: bool = True) -> Iterator[str]:
+    for word in _WORD.findall(text.lower() if fold else text):
+        if len(word) > 2 and word.isascii() and len(word) <= LONGEST_WORD:
+            yield word
+        elif word.isascii() or not _UNSPACED.search(word):
+            if len(word) > LONGEST_WORD:
+                yield f"{word[0]} {len(word) // 10 * 10}"
+            elif len(word) > 1:
+                yield word
+        else:
+            for run in _UNSPACED.findall(word):
+                yield from (run[at : at + 2] for at in range(max(1, len(run) - 1)))
+
+
+def _text_tokens(text: str) -> Iterator[str]:
+    for url in _URL.findall(text):
+        yield from _url_tokens(url)
+    text = _URL.sub(" ", text)
+    for domain in _MAIL.findall(text):
+        yield f"mail:{domain.lower()}"
+    yield from _prose_tokens(_MAIL.sub(" ", text))
+
+
+def _prose_tokens(text: str) -> Iterator[str]:
+    """Words, and pairs of neighbours."""
+    words = list(_words(text))
+    yield from words
+    yield from (f"{one} {other}" for one, other in pairwise(words))
+
+
+_PLACE = re.compile(r"(?:(\w{1,10}):)?(?://)?(?:([^/?#@]*)@)?([^/?#:@]*)(?::(\d+))?(.*)", re.DOTALL)
+
+
+def _url_tokens(url: str) -> Iterator[str]:
+    """The host and the ends of its name, the words of the path, and what honest links rarely have."""
+    place = _PLACE.fullmatch(unquote(url[:500]))
+    if place is None:
+        return
+    scheme, user, host, port, path = place.groups()
+    host = host.lower().strip(".")
+    if host.replace(".", "").isdigit():
+        yield "url:by number"
+        yield f"url:{host.rpartition('.')[0]}"
+    elif "." in host:
+        yield from (f"url:{end}" for end in _domain_ends(host.removeprefix("www.")))
+    if user:
+        yield "url:with user"
+    if port and port not in ("80", "443"):
+        yield "url:with port"
+    if "%" in url.partition("?")[0]:
+        yield "url:escaped"
+    if scheme and scheme.lower() not in ("http", "https"):
+        yield f"url:{scheme.lower()}:"
+    yield from (f"url:/{word.lower()}" for word in re.findall(r"[A-Za-z]{3,20}", path)[:20])
+
+
+# -- HTML
+
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b[^<>]*+>.*?(?:</\1\s*+>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<(/?[a-zA-Z!?][^\s<>/]*+)([^<>]*+)>")
+_INLINE = {"b", "i", "u", "em", "strong", "font", "span", "a", "big", "small", "tt", "sub", "sup", "code", "s"}
+_LINK = re.compile(r"\b(?:href|src|action|background)\s*+=\s*+(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))", re.IGNORECASE)
+_HIDDEN = re.compile(r"display\s*+:\s*+none|visibility\s*+:\s*+hidden|font-size\s*+:\s*+[01](?:px|pt)?\b", re.IGNORECASE)
+_TELLING_TAGS = {"form", "input", "script", "iframe", "img", "table", "marquee", "object", "embed", "center", "font", "blink"}
+
+
+def _html_tokens(source: str) -> Iterator[str]:
+    """Words as they are seen, links, and what the mark-up tells."""
+    bare = _COMMENT.sub(" ", source)
+    tags = _TAG.findall(bare)
+    yield from {f"html:{name.lower()}" for name, _ in tags if name.lower() in _TELLING_TAGS}
+    if any(_HIDDEN.search(attributes) for _, attributes in tags):
+        yield "html:hidden"
+    for link in _links(tags):
+        yield from _url_tokens(link)
+    text = html.unescape(_TAG.sub(_gap, bare))
+    yield from _text_tokens(text)
+
+
+def _gap(tag: re.Match[str]) -> str:
+    """A tag that breaks no line leaves no gap either: fr<b></b>ee is free."""
+    return "" if tag[1].lower().lstrip("/") in _INLINE else " "
+
+
+def _links(tags: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for _, attributes in tags:
+        for link in _LINK.findall(attributes):
+            found = html.unescape("".join(link)).strip()
+            if not found.startswith(("#", "cid:")):
+                yield found
