@@ -78,6 +78,9 @@ DEPTH = 50
 #: Lines that look like a boundary and are none, before a multipart's rest is taken as one part.
 FALSE_BOUNDARIES = 10_000
 
+#: Types that are a message (RFC 2046 §5.2.1, RFC 6532 §3.7).
+_MESSAGES = ("message/rfc822", "message/global")
+
 _CONTENT_KEYS = {key.lower() for key in CONTENT_ENCODING_KEYS}
 _TYPE = re.compile(r"[!#$%&'*+.^_`{|}~0-9a-z-]+/[!#$%&'*+.^_`{|}~0-9a-z-]+")
 
@@ -219,7 +222,7 @@ class MailBase(HeaderMapping):
 
     def _read_parts(self) -> list[MailBase]:
         kind = self.content_type
-        is_message = kind in ("message/rfc822", "message/global")
+        is_message = kind in _MESSAGES
         if not is_message and not kind.startswith("multipart/"):
             return []
         if self._depth >= DEPTH:
@@ -438,6 +441,7 @@ def _is_7bit(body: str) -> bool:
     return "\0" not in body and "\r" not in body and (len(body) <= LONGEST_LINE or not _LONG_LINE.search(f"\n{body}"))
 
 
+_LONG_OCTETS = re.compile(rb"[^\n]{%d}" % (LONGEST_LINE + 1))
 _LONG_LINE = re.compile(rf"\n[^\n]{{{LONGEST_LINE + 1}}}")
 
 
@@ -453,9 +457,25 @@ def _base64_lines(data: bytes) -> bytes:
 
 
 def _write_octets(mail: MailBase, body: bytes) -> tuple[list[str], bytes]:
+    if mail.content_type in _MESSAGES:
+        return _write_message(mail, body)
     kind = mail.content_type if not mail.content_type.startswith(("multipart/", "message/")) else "application/octet-stream"
     lines = [parameters_line("Content-Type", kind, _parameters_of(mail)), "Content-Transfer-Encoding: base64"]
     return lines, _base64_lines(body)
+
+
+def _write_message(mail: MailBase, body: bytes) -> tuple[list[str], bytes]:
+    """A message in a message: its octets as they came where mail can hold them, so that its signature holds; else its canonical form.
+
+    It is never encoded (RFC 2046 §5.2.1).
+    """
+    payload = body.replace(b"\r\n", b"\n")
+    if b"\r" in payload or b"\0" in payload or _LONG_OCTETS.search(payload):
+        payload = _write_part(parse(body))
+    else:
+        payload = payload.replace(b"\n", b"\r\n")
+    encoding = "7bit" if payload.isascii() else "8bit"
+    return [parameters_line("Content-Type", mail.content_type, _parameters_of(mail)), f"Content-Transfer-Encoding: {encoding}"], payload
 
 
 # -- to and from the standard library, strings and files

@@ -476,6 +476,35 @@ def test_an_enclosed_message_keeps_the_name_of_its_file() -> None:
     assert (again.disposition, again.filename, again.parts[0]["Subject"]) == ("attachment", "mail.eml", "inner")
 
 
+@pytest.mark.parametrize(
+    ("enclosed", "expected"),
+    [
+        (b"SUBJECT:  a\r\n\tb\r\n\r\nhello  \r\n", b"SUBJECT:  a\r\n\tb\r\n\r\nhello  \r\n"),
+        (b"Subject: a\n\n\xff\n", b"Subject: a\r\n\r\n\xff\r\n"),
+        (b"Subject: a\r\n\r\n" + b"x" * 2000, None),
+        (b"Subject: a\r\n\r\nlone \r here", None),
+        (b"Subject: a\r\n\r\nnul \x00 here", None),
+    ],
+    ids=["as it is", "8-bit", "long line", "lone cr", "nul"],
+)
+def test_a_message_that_is_attached_is_a_message(enclosed: bytes, expected: bytes | None) -> None:
+    """Its octets are kept where a mail can hold them; else it is written in canonical form, and reads the same."""
+    mail = MailBase()
+    mail.attach_text("see below")
+    mail.attach_file("mail.eml", enclosed, "message/rfc822")
+    data = encoding.to_bytes(mail)
+    part = read(data).parts[1]
+    assert (part.content_type, part.filename, part.disposition) == ("message/rfc822", "mail.eml", "attachment")
+    inner = encoding.from_string(enclosed)
+    assert (part.parts[0]["Subject"], part.parts[0].body.rstrip("\n")) == (inner["Subject"], inner.body.rstrip("\n"))
+    if expected is not None:
+        assert part.data == expected
+    assert_canonical(data)
+    theirs = email.message_from_bytes(data).get_payload(1)
+    assert theirs.get_content_type() == "message/rfc822"
+    assert theirs.get_payload(0)["Subject"] is not None
+
+
 def test_a_content_type_that_is_none_is_refused() -> None:
     with pytest.raises(EncodingError):
         MailBase().attach_text("x", "plain")
