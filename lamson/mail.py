@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,26 @@ class Attachment:
     data: bytes
     inline: bool
     content_id: str
+
+    @property
+    def safe_name(self) -> str:
+        """A name to keep it under: one component of a path, at most 200 octets, never hidden. Two attachments may have the same.
+
+        Folders are left out, what some file system refuses becomes `_`, and so do marks that turn the direction of writing, which make
+        `gpj.exe` look like `exe.jpg`. Without a name it is `attachment` with its type's ending.
+        """
+        name = _UNSAFE.sub("_", re.split(r"[/\\]", self.name or "")[-1]).strip(" ._")
+        stem, ending = os.path.splitext(name or f"attachment{mimetypes.guess_extension(self.type) or ''}")
+        ending = ending[:20]
+        return _cut(stem, 200 - len(ending.encode("utf-8", "replace"))) + ending
+
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f:*?"<>|\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+')
+
+
+def _cut(text: str, octets: int) -> str:
+    """Not longer than so many octets of UTF-8, no character cut in two."""
+    return text.encode("utf-8")[:octets].decode("utf-8", "ignore")
 
 
 class MailRequest(HeaderMapping):
@@ -151,37 +172,52 @@ class MailRequest(HeaderMapping):
 
     def body(self) -> str | bytes | None:
         """The readable text: the plain text, else what the HTML says, else the first part's body."""
-        part = _readable(self.base, "text/plain") or _readable(self.base, "text/html")
-        if part is not None:
-            text = part.body
-            return _html_text(text) if part.content_type == "text/html" and isinstance(text, str) else text
+        if plain := self._plain():
+            return plain[0].body
+        if self.html is not None:
+            return _html_text(self.html)
         return next((leaf.body for leaf in _leaves(self.base)), None)
 
     @property
     def text(self) -> str:
-        """The readable text; "" when there is none."""
+        """All of the readable text, for some mail programs part it by pictures and lists put theirs below; "" when there is none."""
+        if plain := self._plain():
+            return _joined(plain)
         body = self.body()
         return body if isinstance(body, str) else ""
+
+    def _plain(self) -> list[MailBase]:
+        """The parts with the plain text; none when that is blank and there is HTML."""
+        parts = _readable(self.base, "text/plain")
+        return parts if _joined(parts).strip() or not _readable(self.base, "text/html") else []
 
     @property
     def html(self) -> str | None:
         """The HTML as it was written; None when there is none."""
-        part = _readable(self.base, "text/html")
-        return part.body if part is not None and isinstance(part.body, str) else None
+        parts = _readable(self.base, "text/html")
+        return _joined(parts) if parts else None
 
     @property
     def reply_text(self) -> str:
         """What the person newly wrote: the text without what it quotes and without the signature; "" when there is no more."""
-        part = _readable(self.base, "text/plain")
-        if part is None and self.html is not None:
+        if self.html is not None and not self._plain():
             return quotation.new_text(_html_text(quotation.marked_html(self.html)))
         return quotation.new_text(self.text)
 
     @property
     def attachments(self) -> list[Attachment]:
         """Every part that is neither `text` nor `html`, in order."""
-        shown = (_readable(self.base, "text/plain"), _readable(self.base, "text/html"))
-        return [_attachment(part) for part in _leaves(self.base) if part not in shown]
+        shown = {id(part) for kind in ("text/plain", "text/html") for part in _readable(self.base, kind)}
+        return [_attachment(part) for part in _leaves(self.base) if id(part) not in shown]
+
+    @property
+    def date(self) -> datetime | None:
+        """When it says that it was written: with its time zone, UTC where it names none. None for what is no date (RFC 5322 §3.3)."""
+        try:
+            date = email.utils.parsedate_to_datetime(self.get("Date", "") or "")
+        except (ValueError, TypeError, IndexError, OverflowError):  # the standard library's parser is not total
+            return None
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
 
     # -- what kind of mail it is
 
@@ -241,20 +277,25 @@ class MailRequest(HeaderMapping):
 
 
 _MESSAGE_ID = re.compile(r"<[^<>\s]{1,250}>")
+_BARE_ID = re.compile(r"[^<>\s]{1,125}@[^<>\s]{1,125}")
 
 #: "Re:" as mail programs of other languages have it, also counted: "Re[2]:", "AW:", "SV:".
-_RE = re.compile(r"(?:(?:re|aw|antw|sv|vs|odp|ynt|res|rif|回复|答复|回覆)(?:\[\d{1,3}\]|\^\d{1,3})?[ \t]*[:：][ \t]*)+", re.IGNORECASE)
+_ONE_RE = r"(?:(?:re|aw|antw|sv|vs|odp|ynt|res|rif|回复|答复|回覆)(?:\[\d{1,3}\]|\^\d{1,3})?[ \t]*[:：][ \t]*)*+"
+
+#: Before and behind the name that a list puts in front: "Re: [list] Re: Hello".
+_RE = re.compile(rf"{_ONE_RE}(\[[^\[\]]{{1,80}}\][ \t]*)?{_ONE_RE}", re.IGNORECASE)
 
 
 def _reply_subject(subject: str | None) -> str:
     """`Re: ` once (RFC 5322 §3.6.5)."""
-    bare = _RE.sub("", subject or "", count=1) if _RE.match(subject or "") else subject
-    return f"Re: {bare or ''}".rstrip()
+    bare = _RE.sub(r"\1", subject or "", count=1)
+    return f"Re: {bare}".rstrip()
 
 
 def _threading(original: MailRequest) -> dict[str, str]:
     """In-Reply-To and References (RFC 5322 §3.6.4), of the last twenty messages of the thread at most."""
-    ids = _MESSAGE_ID.findall(original.get("Message-ID") or "")[:1]
+    given = original.get("Message-ID") or ""
+    ids = _MESSAGE_ID.findall(f"<{given}>" if _BARE_ID.fullmatch(given) else given)[:1]
     if not ids:
         return {}
     earlier = _MESSAGE_ID.findall(" ".join(original.get_all("References") or original.get_all("In-Reply-To")))
@@ -294,9 +335,26 @@ def _leaves(part: MailBase) -> Iterator[MailBase]:
         yield from _leaves(child)
 
 
-def _readable(base: MailBase, kind: str) -> MailBase | None:
-    """The first part of that type that is no attachment."""
-    return next((part for part in _leaves(base) if part.content_type == kind and part.disposition != "attachment"), None)
+def _readable(base: MailBase, kind: str) -> list[MailBase]:
+    """The parts of that type that a mail program shows: no attachment, and no file but where that is all there is to read."""
+    first = next(_leaves(base), None)
+    return [part for part in _shown(base, kind) if not part.filename or part is first]
+
+
+def _shown(part: MailBase, kind: str) -> list[MailBase]:
+    """Those that are no attachment (RFC 2183 §2.8: what is not known to be inline is one); of alternatives the first that has any."""
+    if not part.parts or part.content_type.startswith("message/"):
+        return [part] if part.content_type == kind and part.disposition in ("", "inline") else []
+    found = (_shown(child, kind) for child in part.parts)
+    if part.content_type == "multipart/alternative":
+        return next(filter(None, found), [])
+    return [each for some in found for each in some]
+
+
+def _joined(parts: list[MailBase]) -> str:
+    """Their texts, one below the other."""
+    texts = [part.body for part in parts if isinstance(part.body, str)]
+    return "".join(text if text.endswith("\n") else f"{text}\n" for text in texts[:-1]) + "".join(texts[-1:])
 
 
 def _attachment(part: MailBase) -> Attachment:

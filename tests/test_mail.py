@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lamson import encoding, header
 from lamson.errors import EncodingError
-from lamson.mail import MailRequest, MailResponse
+from lamson.mail import Attachment, MailRequest, MailResponse
 
 CORPUS = Path(__file__).parents[2] / "shared/corpus"
 
@@ -318,6 +318,115 @@ def test_text_html_and_attachments() -> None:
     assert len(list(message.walk())) == 7
 
 
+def tree(kind: str, *parts: str) -> str:
+    """A multipart of these parts, each given with its headers."""
+    boundary = f"b{abs(hash((kind, parts)))}"
+    body = "".join(f"--{boundary}\n{part}\n" for part in parts)
+    return f"Content-Type: multipart/{kind}; boundary={boundary}\n\n{body}--{boundary}--"
+
+
+PICTURE = "Content-Type: image/png; name=a.png\nContent-Transfer-Encoding: base64\n\naGVsbG8="
+HTML = "Content-Type: text/html\n\n<p>rich</p>"
+PLAIN = "Content-Type: text/plain\n\nplain"
+CALENDAR = "Content-Type: text/calendar; method=REQUEST\n\nBEGIN:VCALENDAR"
+SIGNATURE = "Content-Type: application/pkcs7-signature; name=smime.p7s\nContent-Transfer-Encoding: base64\n\naGVsbG8="
+TNEF = 'Content-Type: application/ms-tnef; name="winmail.dat"\nContent-Transfer-Encoding: base64\n\naGVsbG8='
+LOG = "Content-Type: text/plain; name=server.log\n\nnot the text"
+PGP = ("Content-Type: application/pgp-encrypted\n\nVersion: 1", "Content-Type: application/octet-stream\n\n-----BEGIN PGP MESSAGE-----")
+FORWARDED = "Content-Type: message/rfc822\n\nSubject: inner\n\ninner"
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "html", "attached"),
+    [
+        (tree("mixed", PLAIN, PICTURE, "\nbelow the picture\n"), "plain\nbelow the picture\n", None, ["image/png"]),
+        (tree("alternative", PLAIN, tree("mixed", HTML, PICTURE, HTML)), "plain", "<p>rich</p>\n<p>rich</p>", ["image/png"]),
+        (tree("alternative", PLAIN, HTML, CALENDAR), "plain", "<p>rich</p>", ["text/calendar"]),
+        (tree("alternative", PLAIN, "\nthe same again", HTML), "plain", "<p>rich</p>", ["text/plain"]),
+        (tree("alternative", "\n \n", HTML), "rich", "<p>rich</p>", []),
+        (tree("signed", tree("alternative", PLAIN, HTML), SIGNATURE), "plain", "<p>rich</p>", ["application/pkcs7-signature"]),
+        (tree("mixed", PLAIN, TNEF), "plain", None, ["application/ms-tnef"]),
+        (tree("mixed", HTML, LOG), "rich", "<p>rich</p>", ["text/plain"]),
+        (tree("mixed", PLAIN, "Content-Type: text/html; name=report.html\n\n<p>x</p>"), "plain", None, ["text/html"]),
+        (tree("mixed", LOG, PICTURE), "not the text", None, ["image/png"]),
+        (tree("mixed", PLAIN, "Content-Disposition: x-unheard-of\n\nnot the text"), "plain", None, ["text/plain"]),
+        (tree("encrypted", *PGP), "", None, ["application/pgp-encrypted", "application/octet-stream"]),
+        (tree("mixed", FORWARDED), "", None, ["message/rfc822"]),
+        (tree("mixed", tree("related", HTML, PICTURE), FORWARDED), "rich", "<p>rich</p>", ["image/png", "message/rfc822"]),
+    ],
+    ids=[
+        *("apple text", "apple html", "calendar", "two alternatives", "blank text", "s/mime", "winmail.dat", "log"),
+        *("report", "named text", "disposition", "pgp", "forwarded alone", "forwarded html"),
+    ],
+)
+def test_what_a_help_desk_gets(data: str, text: str, html: str | None, attached: list[str]) -> None:
+    message = request(data.replace("\n", "\r\n").encode())
+    assert (message.text, message.html, [one.type for one in message.attachments]) == (text, html, attached)
+    assert message.defects == []
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "safe"),
+    [
+        ("Bericht März.pdf", "application/pdf", "Bericht März.pdf"),
+        ("../../etc/passwd", "text/plain", "passwd"),
+        ("C:\\Windows\\a.exe", "text/plain", "a.exe"),
+        ("..", "image/png", "attachment.png"),
+        (".bashrc", "text/plain", "bashrc"),
+        (" a .", "text/plain", "a"),
+        (None, "message/rfc822", "attachment.eml"),
+        (None, "application/x-unheard-of", "attachment"),
+        ("dir/", "text/plain", "attachment.txt"),
+        ('a:b*c?"<>|.txt', "text/plain", "a_b_c_.txt"),
+        ("photo\u202egpj.exe", "image/jpeg", "photo_gpj.exe"),
+        ("a\x00b\r\n.txt", "text/plain", "a_b_.txt"),
+        ("x" * 300 + ".txt", "text/plain", "x" * 196 + ".txt"),
+        ("é" * 300 + ".txt", "text/plain", "é" * 98 + ".txt"),
+        ("a." + "b" * 300, "text/plain", "a." + "b" * 19),
+        ("\udce9.txt", "text/plain", "txt"),
+    ],
+)
+def test_the_name_to_keep_an_attachment_under(name: str | None, type: str, safe: str) -> None:
+    assert Attachment(name, type, b"", False, "").safe_name == safe
+
+
+@given(st.text(max_size=400))
+def test_any_name_is_one_component_of_a_path(name: str) -> None:
+    safe = Attachment(name, "image/png", b"", False, "").safe_name
+    assert safe == Path(safe).name
+    assert not safe.startswith(".")
+    assert 0 < len(safe.encode()) <= 200
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Mon, 1 Jan 2024 10:00:00 +0200", "2024-01-01T10:00:00+02:00"),
+        ("1 Jan 2024 10:00", "2024-01-01T10:00:00+00:00"),
+        ("Mon, 1 Jan 2024 10:00:00 -0000", "2024-01-01T10:00:00+00:00"),
+        ("Mon, 1 Jan 2024 10:00:00 GMT (really)", "2024-01-01T10:00:00+00:00"),
+        ("Mon, 1 Jan 24 10:00:00 EST", "2024-01-01T10:00:00-05:00"),
+        ("yesterday", None),
+        ("Mon, 31 Feb 2024 10:00:00 +0000", None),
+        ("Mon, 1 Jan 2024 10:00:00 +9999999999", None),
+        ("", None),
+        ("Mon,", None),
+    ],
+)
+def test_the_date(date: str, expected: str | None) -> None:
+    found = request(f"Date: {date}\r\n\r\n".encode()).date
+    assert (found.isoformat() if found else None) == expected
+
+
+SCRAPS_OF_DATES = ["Mon", ",", " ", "1", "99", "Jan", "2024", ":", "+", "(", ")", ";", "-"]
+
+
+@given(st.text(max_size=100) | st.lists(st.sampled_from(SCRAPS_OF_DATES)).map("".join))
+def test_any_date_is_one_or_none(date: str) -> None:
+    found = request(f"Date: {date}\r\n\r\n".encode("utf-8", "replace")).date
+    assert found is None or found.tzinfo
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [
@@ -575,7 +684,7 @@ def test_parts_of_a_received_message_are_passed_on() -> None:
     answer = MailResponse(To="joe@example.com", Body="see below")
     answer.attach_all_parts(received)
     again = request(bytes(answer))
-    assert again.text == "see below"
+    assert (again.body(), again.text) == ("see below", "see below\ncafé")
     assert [one.name for one in again.attachments if one.name] == ["café.png", "notes.txt"]
     assert [one.data for one in again.attachments if one.type == "image/png"] == [b"hello"]
     assert [part.parts[0]["Subject"] for part in again.walk() if part.content_type == "message/rfc822"] == ["inner"]
@@ -653,6 +762,11 @@ def test_a_reply_is_threaded_and_marked() -> None:
         ("SV: Hello", "Re: Hello"),
         ("回复：Hello", "Re: Hello"),
         ("Regarding: x", "Re: Regarding: x"),
+        ("[list] Re: Hello", "Re: [list] Hello"),
+        ("Re: [list] AW: Re: Hello", "Re: [list] Hello"),
+        ("Re: [list]", "Re: [list]"),
+        ("[list] Hello", "Re: [list] Hello"),
+        ("Re:", "Re:"),
         ("", "Re:"),
         ("=?utf-8?q?Gr=C3=BC=C3=9Fe?=", "Re: Grüße"),
     ],

@@ -479,6 +479,23 @@ def test_a_thread_begins_with_in_reply_to_where_there_are_no_references(relay: K
     assert MailRequest(Data=relay.only.data)["References"] == "<0@example.com> <1@example.com>"
 
 
+@pytest.mark.parametrize(
+    ("given", "answered"),
+    [
+        ("2@example.com", "<2@example.com>"),
+        ("junk <2@example.com> junk", "<2@example.com>"),
+        ("two words", None),
+        ("<a b@example.com>", None),
+    ],
+)
+def test_a_thread_of_broken_ids(relay: Kept, given: str, answered: str | None) -> None:
+    message = request(RAW.replace(b"<1@example.com>", given.encode() + b"\r\nReferences: <0@x> junk <> <b c@x>\r\n\t<1@x>"))
+    answer = relay.reply(message, APP, "Re: hello", "Hi.")
+    assert answer is not None
+    assert answer["In-Reply-To"] == answered
+    assert answer["References"] == (f"<0@x> <1@x> {answered}" if answered else None)
+
+
 def test_the_references_of_a_long_thread_are_cut(relay: Kept) -> None:
     relay.reply(asked("References: " + " ".join(f"<{number}@x>" for number in range(1000))), APP, "Re:", "x")
     ids = (MailRequest(Data=relay.only.data)["References"] or "").split()
