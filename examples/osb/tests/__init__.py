@@ -1,0 +1,1 @@
+"""Run by nosetests and by pytest, in the project's directory."""

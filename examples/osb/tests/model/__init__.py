@@ -1,0 +1,1 @@
+"""Tests of app/model, in files whose names end in _tests.py."""
