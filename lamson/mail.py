@@ -255,7 +255,8 @@ class MailRequest(HeaderMapping):
         to = self.reply_to if to is None else to
         if not to:
             return "it names nobody to answer to"
-        if self.is_automatic() or address.normalise(to).startswith("mailer-daemon@"):
+        is_of_list = any(name in self.headers for name in _LIST_HEADERS)
+        if is_of_list or self.is_automatic() or address.normalise(to).startswith("mailer-daemon@"):
             return "it is automatic mail, of a list, or a delivery report"
         if address.normalise(to) in {address.bare_address(ourselves), self.recipient}:
             return "that would be ourselves"
@@ -304,6 +305,9 @@ def _threading(original: MailRequest) -> dict[str, str]:
 
 _AUTOMATIC_PRECEDENCES = {"bulk", "junk", "list", "auto_reply"}
 _AUTOMATIC_HEADERS = ("List-Id", "List-Post", "X-Autoreply", "X-Autorespond")
+
+#: What newsletters and lists without a List-Id have (RFC 2369 §3). A person may have written it, but not to us alone: it gets no answer.
+_LIST_HEADERS = ("List-Unsubscribe", "List-Subscribe", "List-Help", "Mailing-List")
 
 #: X-Auto-Response-Suppress: what asks for no answer at all. Outlook also says there which receipts a person does not want.
 _SUPPRESSED = re.compile(r"\b(?:all|oof|autoreply)\b", re.IGNORECASE)

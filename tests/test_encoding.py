@@ -725,6 +725,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "nuls": lambda: b"\x00" * 5_000_000,
     "an unfinished uuencoding": lambda: b"Content-Transfer-Encoding: uuencode\r\n\r\n" + b"\xff\r\n" * 300_000,
     "utf-7 surrogates": lambda: b"Content-Type: text/plain; charset=utf-7\r\n\r\n" + b"+2AA-" * 500_000,
+    "many attachments": lambda: MIXED + b"--b\r\nContent-Type: a/b; name=\"" + b"x" * 5_000_000 + b"\"\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 900,
+    "a million answers": lambda: b"From: a@b\r\nSubject: " + b"Re: [x] " * 1_000_000 + b"\r\n\r\n",
+    "a million message ids": lambda: b"From: a@b\r\nMessage-ID: <a@b>\r\nReferences:" + b" <a@b>" * 1_000_000 + b"\r\n\r\n",
+    "a date of digits": lambda: b"Date: " + b"1" * 1_000_000 + b"\r\n\r\n",
+    "a date of parentheses": lambda: b"Date: Mon, 1 Jan 2024 10:00:00 +0000 " + b"(" * 1_000_000 + b"\r\n\r\n",
     "a header in EBCDIC": lambda: b"Content-Type: text/plain; charset=cp037\r\n\r\n" + b"\x25" * 1_000_000,
 }
 
@@ -779,6 +784,8 @@ def ask_everything(message: MailRequest) -> None:
     message.body(), message.text, message.html, message.attachments, message.reply_text
     message.route_to, message.route_from, message.recipient, message.reply_to, message.unanswerable()
     message.is_bounce(), message.bounce.error_for_humans()
+    message.is_automatic(), message.date, message.reply("x", From="app@example.net")
+    [each.safe_name for each in message.attachments]
 
 
 def test_beyond_the_caps_the_rest_is_one_opaque_part() -> None:

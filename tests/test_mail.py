@@ -796,6 +796,8 @@ def test_a_reply_goes_to_reply_to_and_from_whom_it_says() -> None:
         (b"", {"To": "ann@example.com"}, "ourselves"),
         (b"Reply-To: app@example.net\r\n", {}, "ourselves"),
         (b"Reply-To: MAILER-DAEMON@example.com\r\n", {}, "automatic"),
+        (b"List-Unsubscribe: <mailto:off@example.com>\r\n", {}, "list"),
+        (b"Mailing-List: contact owner@example.com; run by ezmlm\r\n", {}, "list"),
     ],
 )
 def test_what_must_not_be_answered_gets_no_reply(header: bytes, envelope: dict[str, str], why: str) -> None:
