@@ -211,7 +211,7 @@ def _phrase(words: list[str]) -> str:
 
 
 def _clean(text: str) -> str:
-    return _CONTROLS.sub(" ", text).strip()
+    return text.strip() if text.isprintable() else _CONTROLS.sub(" ", text).strip()
 
 
 def bare_addresses(value: str | Iterable[str] | None) -> list[str]:

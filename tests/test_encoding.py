@@ -389,6 +389,7 @@ def test_a_value_that_is_none_is_refused_and_lists_are_joined() -> None:
         "x  double  spaces  " + "y" * 80 + "  é  z",
         "é" + " a" * 200,
         "é" + "  a" * 500,
+        "a" * 890 + "  é  " + "a" * 890,
     ],
 )
 def test_a_subject_is_read_back_equal_by_us_and_by_the_standard_library(subject: str) -> None:
