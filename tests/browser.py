@@ -19,14 +19,14 @@ OPTIONS = (
 DARK = "--blink-settings=preferredColorScheme=0"
 
 
-def ask(folder: Path, page: str, *options: str) -> Any:
-    """Loads the page and gives back what its script, once all is loaded, called `answer()` with."""
+def ask(folder: Path, page: str, *options: str, at: str | None = None) -> Any:
+    """Loads the page and gives back what its script, once all is loaded, called `answer()` with. `at`: where the folder is served."""
     program = find_program("chromium")
     script = "<script>function answer(value) { document.title = 'answer:' + JSON.stringify(value) }</script>"
     file = folder / "page.html"
     file.write_text(f"<!doctype html><meta charset=utf-8>{script}{page}", "utf-8")
     done = subprocess.run(
-        [program, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, "--dump-dom", file.as_uri()],
+        [program, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, "--dump-dom", f"{at}page.html" if at else file.as_uri()],
         capture_output=True,
         timeout=100,
         check=True,
