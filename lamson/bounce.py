@@ -53,6 +53,8 @@ BOUNCE_MATCHERS: dict[str, re.Pattern[str]] = {
     ),
 }
 
+_SYSTEM = BOUNCE_MATCHERS["From"]
+
 #: What one that matches adds to the score.
 MATCH = 0.25
 
@@ -235,9 +237,16 @@ def detect(message: Message) -> BounceAnalyzer:
     blocks = _report_of(parts)
     if blocks:
         _read_report(found, blocks)
-    if not found.failures and not any(_failure(block).action for block in blocks):
+    if not found.failures and not any(_failure(block).action for block in blocks) and not _is_other_report(base, parts):
         _read_signs(found, message)
     return found
+
+
+def _is_other_report(base: Part, parts: list[Part]) -> bool:
+    """It tells of abuse or of reading, so the mail was delivered; but some servers refuse mail by what looks like a receipt."""
+    kinds = {part.content_type for part in parts}
+    is_receipt = "message/disposition-notification" in kinds and not _SYSTEM.search((base.get("From") or "")[:SEARCHED])
+    return is_receipt or "message/feedback-report" in kinds
 
 
 _REPORTS = {"message/delivery-status", "message/global-delivery-status"}
@@ -340,7 +349,7 @@ def _read_signs(found: BounceAnalyzer, message: Message) -> None:
     if signs:
         found.notification = found.notification or (base.body if isinstance(base.body, str) else "")
         text = found.notification[:SEARCHED]
-        words = BOUNCE_MATCHERS.get("Body")
+        words = BOUNCE_MATCHERS.get("Body") if found.headers.keys() != {"Return-Path"} else None  # who is away has that, and many words
         found.score = min(1.0, MATCH * (signs + (words is not None and words.search(text) is not None)))
         if found.probable():
             _read_text(found, text, base)

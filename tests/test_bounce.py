@@ -259,6 +259,106 @@ did not reach the following recipient(s):
     The recipient name is not recognized
 """
 
+GMAIL = """\
+From: Mail Delivery Subsystem <mailer-daemon@googlemail.com>
+To: me@x.org
+Subject: Delivery Status Notification (Failure)
+X-Failed-Recipients: joe@example.com
+
+Delivery to the following recipient failed permanently:
+
+     joe@example.com
+
+Technical details of permanent failure:
+Google tried to deliver your message, but it was rejected by the server for the recipient domain example.com by mx.example.com. [192.0.2.1].
+
+The error that the other server returned was:
+550 5.1.1 User unknown
+
+----- Original message -----
+
+To: joe@example.com
+"""
+
+NOTES = """\
+From: Postmaster@example.com
+To: me@x.org
+Subject: DELIVERY FAILURE: User joe (joe@example.com) not listed in Domino Directory
+
+Your message
+
+  Subject: hello
+
+was not delivered to:
+
+  joe@example.com
+
+because:
+
+  User joe (joe@example.com) not listed in Domino Directory
+"""
+
+STILL_TRIED = """\
+From: Mail Delivery System <MAILER-DAEMON@mx.example.com>
+To: me@x.org
+Subject: Delayed Mail (still being retried)
+
+####################################################################
+# THIS IS A WARNING ONLY.  YOU DO NOT NEED TO RESEND YOUR MESSAGE. #
+####################################################################
+
+Your message could not be delivered for more than 4 hour(s).
+It will be retried until it is 5 day(s) old.
+
+<joe@example.com>: host mx[1.2.3.4] said: 452 4.2.2 mailbox full
+"""
+
+OFFICE = """\
+From: Microsoft Outlook <MicrosoftExchange329e71ec88ae4615bbc36ab6ce41109e@example.onmicrosoft.com>
+Return-Path: <>
+To: me@x.org
+Subject: Undeliverable: hello
+Content-Type: text/html
+
+<html><body><p>Your message to <a href="mailto:joe@example.com">joe@example.com</a> couldn't be delivered.</p>
+<p><b>joe</b> wasn't found at <b>example.com</b>.</p></body></html>
+"""
+
+TALK = """\
+From: MAILER-DAEMON@mx.example.com
+To: me@x.org
+Subject: Mail could not be delivered
+
+****** Message from InterScan Messaging Security Suite ******
+
+Sent <<< RCPT TO:<joe@example.com>
+Received >>> 550 5.1.1 <joe@example.com>... User unknown
+
+Unable to deliver message to <joe@example.com>.
+
+************************     End of message     **********************
+"""
+
+GERMAN = """\
+From: MAILER-DAEMON@web.de
+To: me@x.org
+Subject: Unzustellbare Mail
+
+Diese Nachricht konnte nicht zugestellt werden:
+
+joe@example.com
+    550 Benutzer unbekannt
+"""
+
+FRENCH = """\
+From: postmaster@example.fr
+To: me@x.org
+Return-Path: <>
+Subject: Notification d'échec de remise
+
+Le message n'a pas pu être remis à joe@example.com : boite inconnue.
+"""
+
 NO_NAMES = "From: postmaster@example.net\nSubject: delivery failure\n\nIt could not be delivered.\n"
 
 
@@ -276,11 +376,19 @@ NO_NAMES = "From: postmaster@example.net\nSubject: delivery failure\n\nIt could 
         (OTHER_LANGUAGE, ["joe@example.com"], "hard"),
         (REFUSED_SENDER, [], "hard"),
         (EXCHANGE, ["joe@example.com"], "hard"),
+        (GMAIL, ["joe@example.com"], "hard"),
+        (NOTES, ["joe@example.com"], "hard"),
+        (STILL_TRIED, ["joe@example.com"], "soft"),
+        (OFFICE, ["joe@example.com"], "hard"),
+        (TALK, ["joe@example.com"], "hard"),
+        (GERMAN, ["joe@example.com"], "hard"),
+        (FRENCH, ["joe@example.com"], "hard"),
         (NO_NAMES, [], "hard"),
     ],
     ids=[
         *("qmail", "exim", "late", "unknown", "html"),
-        *("sendmail", "exim alias", "copy only", "language", "refused sender", "exchange", "no names"),
+        *("sendmail", "exim alias", "copy only", "language", "refused sender", "exchange"),
+        *("gmail", "notes", "quota soft", "o365 html", "interscan", "german", "french", "no names"),
     ],
 )
 def test_bounces_without_a_report(text: str, recipients: list[str], kind: str) -> None:
@@ -291,6 +399,54 @@ def test_bounces_without_a_report(text: str, recipients: list[str], kind: str) -
     assert found.error_for_humans()
 
 
+AWAY = """\
+From: joe@example.com
+Return-Path: <>
+Subject: Out of office
+Auto-Submitted: auto-replied
+
+My mailbox is unavailable until Monday, and your message was not delivered to me. Write to ann@example.com.
+"""
+
+RECEIPT = """\
+From: joe@example.com
+Return-Path: <>
+Subject: Not read: mail delivery failed
+Content-Type: multipart/report; report-type=disposition-notification; boundary=b
+
+--b
+Content-Type: text/plain
+
+Your message was deleted unread.
+--b
+Content-Type: message/disposition-notification
+
+Final-Recipient: rfc822;joe@example.com
+Disposition: automatic-action/MDN-sent-automatically; deleted
+--b--
+"""
+
+ABUSE = """\
+From: postmaster@example.com
+Return-Path: <>
+Subject: Abuse report: undeliverable
+Content-Type: multipart/report; report-type=feedback-report; boundary=b
+
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: abuse
+Original-Rcpt-To: joe@example.com
+--b
+Content-Type: message/rfc822
+
+To: joe@example.com
+
+hello
+--b--
+"""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -298,6 +454,9 @@ def test_bounces_without_a_report(text: str, recipients: list[str], kind: str) -
         "From: joe@example.com\nSubject: delivery failure\n\nMy parcel was late.\n",
         "From: postmaster@example.com\nSubject: planned work\n\nWe are moving house.\n",
         "From: joe@example.com\nReturn-Path: <>\nSubject: Out of office\nAuto-Submitted: auto-replied\n\nI am away.\n",
+        AWAY,
+        RECEIPT,
+        ABUSE,
         "",
     ],
 )
@@ -336,6 +495,12 @@ def test_a_report_that_a_virus_scanner_wrapped_is_read() -> None:
     assert found.final_recipients == read(REPORT).final_recipients
     assert found.is_hard()
     assert found.score == 1.0
+
+
+def test_a_server_that_refuses_by_a_receipt_is_understood() -> None:
+    text = RECEIPT.replace("joe@example.com\nReturn", "Mail Delivery Subsystem <admin@example.com>\nReturn")
+    found = read(text.replace("deleted unread", "sent to <joe@example.com> and rejected: quota exceeded"))
+    assert (found.is_hard(), found.final_recipients) == (True, ["joe@example.com"])
 
 
 @pytest.mark.parametrize(
