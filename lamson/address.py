@@ -211,20 +211,28 @@ def _phrase(words: list[str]) -> str:
 
 
 def _clean(text: str) -> str:
-    return text.strip() if text.isprintable() else _CONTROLS.sub(" ", text).strip()
+    return _CONTROLS.sub(" ", text).strip()
 
 
 def bare_addresses(value: str | Iterable[str] | None) -> list[str]:
     """Normalised bare addresses in order, without duplicates, out of comma-separated text or several such. Never the null sender."""
     texts = [value] if isinstance(value, str) else value or []
-    return list(dict.fromkeys(normalise(found.bare) for text in texts for found in parse(text) if found.local))
+    return list(dict.fromkeys(bare for text in texts for bare in _bare_in(text)))
 
 
 def bare_address(value: str | Iterable[str] | None) -> str | None:
     """The first bare address, normalised; None when there is none. `""` and `"<>"` are the null sender, `""`."""
+    texts = [value] if isinstance(value, str) else value or []
     if isinstance(value, str) and value.strip() in ("", "<>"):
         return NULL
-    return next(iter(bare_addresses(value)), None)
+    return next((bare for text in texts for bare in _bare_in(text)), None)
+
+
+def _bare_in(text: str) -> Iterable[str]:
+    """The bare addresses of one text. An envelope's, asked for several times a delivery, are nearly always as plain as can be."""
+    if len(text) <= ADDRESS_OCTETS and _BARE.fullmatch(text):
+        return (normalise(text),)
+    return (normalise(found.bare) for found in parse(text) if found.local)
 
 
 def normalise(address: str) -> str:
@@ -317,10 +325,7 @@ def to_ascii_domain(address: str) -> str:
     ascii_domain = ".".join(_ascii_label(label) for label in mapped.split("."))
     if len(ascii_domain) > DOMAIN_OCTETS:
         raise AddressError(f"The domain is longer than {DOMAIN_OCTETS} octets.")
-    written = f"{local}{at}{ascii_domain}"
-    if len(written.encode("utf-8", "surrogatepass")) > ADDRESS_OCTETS:
-        raise AddressError(f"The address is longer than {ADDRESS_OCTETS} octets.")
-    return written
+    return f"{local}{at}{ascii_domain}"
 
 
 def _ascii_label(label: str) -> str:

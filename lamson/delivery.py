@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -86,7 +86,7 @@ class Delivery:
         self.pushes: list[HeldPush] = []
         self.calls: list[Callable[[], object]] = []
         self.open = False
-        self._working: AbstractContextManager[None] | None = None
+        self._working: trace.working_on | None = None
 
     # -- what handlers and services put into it
 
@@ -208,6 +208,11 @@ def begin(storage: StateStorage, recipient: str = "", sender: str | None = None,
     """A new delivery on this storage: the storage's own kind if it has a method `begin`, else best effort."""
     make: Callable[..., Delivery] | None = getattr(storage, "begin", None)
     return make(recipient, sender, id) if make else Delivery(storage, recipient, sender, id)
+
+
+def remembers(storage: StateStorage) -> bool:
+    """Whether deliveries on this storage keep receipts: those of its own kind do, the best effort has nowhere to keep them."""
+    return hasattr(storage, "begin")
 
 
 class Locks:

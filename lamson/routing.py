@@ -525,8 +525,8 @@ class RoutingBase:
     # -- receipts
 
     def _receipt_key(self, message: Any, recipient: str, receipts: str | bool) -> str:
-        """A hash by which the same delivery is known when it comes again; "" for none."""
-        if not receipts:
+        """A hash by which the same delivery is known when it comes again; "" for none, and where nothing would remember it."""
+        if not receipts or not delivery.remembers(self.STATE_STORE):
             return ""
         source = receipts.encode() if isinstance(receipts, str) else (message.route_from or "").encode("utf-8", "replace")
         parts = [self.application.encode(), source, recipient.encode("utf-8", "replace")]

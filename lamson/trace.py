@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,14 +19,19 @@ def new_id() -> str:
     return os.urandom(6).hex()
 
 
-@contextmanager
-def working_on(thing: Any) -> Iterator[None]:
-    """Lines logged inside carry `thing.id`."""
-    token = CURRENT.set(thing)
-    try:
-        yield
-    finally:
-        CURRENT.reset(token)
+class working_on:
+    """`with working_on(thing)`: lines logged inside carry `thing.id`. A class, as it stands three times on every message's way."""
+
+    __slots__ = ("_thing", "_token")
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __enter__(self) -> None:
+        self._token = CURRENT.set(self._thing)
+
+    def __exit__(self, *error: object) -> None:
+        CURRENT.reset(self._token)
 
 
 class DeliveryFilter(logging.Filter):

@@ -85,6 +85,15 @@ def test_what_is_longer_than_any_address_is_none_in_whatever_form_it_stands(form
     assert address.parse(form.format(f"a{longest}")) == []
 
 
+@given(st.one_of(st.text(max_size=60), st.from_regex(r"\s?[A-Za-z0-9._+=-]+@[A-Za-z0-9.-]+\s?", fullmatch=True)))
+def test_plain_addresses_are_read_as_all_others(text: str) -> None:
+    """They have a way of their own, for speed."""
+    found = list(dict.fromkeys(address.normalise(each.bare) for each in address.parse(text) if each.local))
+    assert address.bare_addresses(text) == found
+    if text.strip() not in ("", "<>"):
+        assert address.bare_address(text) == (found[0] if found else None)
+
+
 def test_bare_addresses_takes_lists_and_none() -> None:
     assert address.bare_addresses(["Joe <Joe@x.org>", "b@x.org, joe@x.org"]) == ["joe@x.org", "b@x.org"]
     assert address.bare_addresses(None) == []
@@ -218,7 +227,6 @@ def test_domains_in_ascii(text: str, expected: str) -> None:
 
 
 NO_DOMAINS = ["é" * 64, "é a.example", "é\u2028.example", "℀.example", "é..example", "é\udce9.example", "é." * 200 + "org"]
-NO_DOMAINS += ["b." * 115 + "bücher.example"]  # fits into an address, but not in A-labels
 
 
 @pytest.mark.parametrize("domain", NO_DOMAINS)

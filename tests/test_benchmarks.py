@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import results, rows
+from benchmarks import page, results, rows
+from benchmarks.curves import Curve
 from benchmarks.environment import Missing
 from benchmarks.load import Load, Sink
 from benchmarks.results import Aim, Row, Sample
@@ -79,6 +80,39 @@ def test_a_peer_that_is_missing_is_named_and_the_others_are_measured(tmp_path: P
     assert results.aims_table([measure.row]).count("\n") == 1, "no verdict without a peer"
 
 
+def test_the_page_has_what_is_recorded_between_its_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the page stays, and a row that was not measured now keeps what was recorded of it."""
+    monkeypatch.setattr(page, "RECORDED", tmp_path / "recorded.json")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
+    monkeypatch.setattr(page, "about", lambda: {"day": "1 May", "machine": "2 cores", "versions": "Lamson 2"})
+    page.PAGE.write_text(f"before\n{page.BEGIN}old figures\n{page.END}behind\n")
+    other = replace(row((30, 10)), name="other", title="Other")
+    page.write([row(), replace(other, rounds=[])], page.merged(page.load(), [other], []))
+    page.write([row(), replace(other, rounds=[])], page.merged(page.load(), [row((400, 100))], []))
+    text = page.PAGE.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("behind\n")
+    assert "old figures" not in text
+    assert "| Talk | Lamson / Salmon | 4.00 x" in text
+    assert "| Other | Lamson / Salmon | 3.00 x" in text
+
+
+def test_a_curve_has_a_point_for_each_size_within_its_ends(tmp_path: Path) -> None:
+    curve = Curve("x", "X", "x", "y", [1, 10, 100], {"all": lambda size, _: size, "some": lambda size, _: size}, within={"some": (1, 10)})
+    curve.measure(tmp_path, False, lambda text: None)
+    assert curve.plain()["lines"] == {"all": [(1, 1), (10, 10), (100, 100)], "some": [(1, 1), (10, 10)]}
+
+
+def test_the_picture_can_be_read_in_the_dark(tmp_path: Path) -> None:
+    drawing = pytest.importorskip("benchmarks.drawing", reason="needs matplotlib: pip install '.[benchmarks]'", exc_type=ImportError)
+    curve = Curve("x", "A title", "sizes", "costs", [1, 10], {"Lamson": lambda size, _: size})
+    curve.measure(tmp_path, False, lambda text: None)
+    text = drawing.svg({"x": curve.plain()})
+    assert "A title" in text
+    assert "prefers-color-scheme: dark" in text
+    assert text == drawing.svg({"x": curve.plain()}), "the same figures make the same picture"
+
+
 # -- what is run
 
 
@@ -104,6 +138,11 @@ def test_a_conversation_in_a_generated_project(tmp_path: Path) -> None:
 
 def test_idle_connections(tmp_path: Path) -> None:
     assert 10 < measured("idle", tmp_path, "Lamson")["Lamson"].megabytes < 200
+
+
+@pytest.mark.parametrize("what", ["states", "later", "due"])
+def test_growth(what: str, tmp_path: Path) -> None:
+    assert rows.work("growth", "lamson", what, 20, tmp_path).messages in (20, 500)
 
 
 @pytest.mark.parametrize(("name", "subject"), [("match", "Lamson, 10 routes"), ("queue", "Lamson, 1,000")])

@@ -740,3 +740,14 @@ def test_the_interface_says_what_is_missing() -> None:
     for call in (lambda s: s.get("k", "s"), lambda s: s.set("k", "s", "x"), lambda s: s.clear()):
         with pytest.raises(NotImplementedError, match="must have"):
             call(StateStorage())
+
+
+def test_without_a_database_there_are_no_receipts_to_look_for(router: RoutingBase) -> None:
+    """What would remember nothing is not worth the hash of every message."""
+
+    @router.route("list@test.com")
+    def START(message: Any) -> None:
+        raise SMTPError(552)
+
+    (outcome,) = router.outcomes(mail(), receipts=True)
+    assert (outcome.reply.code, outcome.receipt) == (552, None)

@@ -1,6 +1,5 @@
-"""Lamson's receiver and router with a stateless handler that does nothing, and no database. `python stateless.py PORT LOG`."""
+"""Lamson's receiver and router with a stateless handler that does nothing, no database and no log. `python stateless.py PORT`."""
 
-import logging
 import signal
 import sys
 
@@ -15,7 +14,6 @@ def NOTHING(message, address=None, host=None):
 
 
 def main() -> None:
-    logging.basicConfig(filename=sys.argv[2], level=logging.INFO, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
     receiver = SMTPReceiver("127.0.0.1", int(sys.argv[1]), router=Router, connections=2000, per_peer=2000)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     receiver.start()

@@ -10,19 +10,13 @@ import json
 import logging
 import random
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from timing import timed
+
 TEXT = "From: ann@example.com\r\nTo: list@test.com\r\nSubject: A message\r\n\r\n" + "The quick brown fox writes mail.\r\n" * 58
-
-
-def timed(work: Callable[[], int]) -> dict[str, Any]:
-    """Does the work, which returns how many messages or addresses it was for."""
-    began, cpu = time.perf_counter(), time.process_time()
-    messages = work()
-    return {"messages": messages, "seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
 
 
 def match(framework: str, routes: str, lookups: str) -> dict[str, Any]:

@@ -1,6 +1,10 @@
-"""Salmon as its documentation sets it up: states in a shelve, answers through its relay. It logs what Lamson logs: INFO, into a file."""
+"""Salmon as its documentation sets it up: states in a shelve, answers through its relay.
+
+BENCH_LOG is the level of its log: what Lamson tells of a message's way at INFO, Salmon tells at DEBUG, as its generator sets it up.
+"""
 
 import logging
+import os
 
 import jinja2
 from salmon import view
@@ -9,7 +13,7 @@ from salmon.server import Relay, SMTPReceiver
 
 from config import settings
 
-logging.basicConfig(filename="logs/salmon.log", level=logging.INFO, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+logging.basicConfig(filename="logs/salmon.log", level=os.environ["BENCH_LOG"], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 settings.relay = Relay(**settings.relay_config)
 settings.receiver = SMTPReceiver(**settings.receiver_config)

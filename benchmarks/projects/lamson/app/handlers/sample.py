@@ -1,6 +1,7 @@
 """What is measured, in the words of Lamson; ../salmon has the same handlers in Salmon's.
 
 `talk@` is a conversation: each message moves its sender and is answered. `nothing@` is a stateless handler that does nothing.
+`forward@` (here alone) hands the message on.
 """
 
 from config.settings import relay
@@ -36,3 +37,9 @@ def TALKING(message, address=None, host=None):
 @stateless
 def NOTHING(message, address=None, host=None):
     pass
+
+
+@route("(address)@(host)", address="forward")
+@stateless
+def FORWARD(message, address=None, host=None):
+    relay.deliver(message, To="next@example.com")
