@@ -211,7 +211,7 @@ def _phrase(words: list[str]) -> str:
 
 
 def _clean(text: str) -> str:
-    return _CONTROLS.sub(" ", text).strip()
+    return text.strip() if text.isprintable() else _CONTROLS.sub(" ", text).strip()
 
 
 def bare_addresses(value: str | Iterable[str] | None) -> list[str]:
@@ -325,7 +325,10 @@ def to_ascii_domain(address: str) -> str:
     ascii_domain = ".".join(_ascii_label(label) for label in mapped.split("."))
     if len(ascii_domain) > DOMAIN_OCTETS:
         raise AddressError(f"The domain is longer than {DOMAIN_OCTETS} octets.")
-    return f"{local}{at}{ascii_domain}"
+    written = f"{local}{at}{ascii_domain}"
+    if len(written.encode("utf-8", "surrogatepass")) > ADDRESS_OCTETS:
+        raise AddressError(f"The address is longer than {ADDRESS_OCTETS} octets.")
+    return written
 
 
 def _ascii_label(label: str) -> str:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import exc, orm
@@ -29,6 +31,7 @@ from sqlalchemy.sql.expression import FunctionElement
 from lamson import address, delivery, trace
 from lamson.delivery import Delivery
 from lamson.errors import Conflict, DatabaseError, Fault, QueueError
+from lamson.sqlite import Turn, Write, Writer, make_ours
 from lamson.state import ROUTE_FIRST_STATE, StateStorage
 from lamson.status import Reply
 
@@ -234,7 +237,11 @@ _ADD_STATE = sa.insert(FSMState.__table__)  # type: ignore[arg-type]
 _ADD_MESSAGE = sa.insert(Message.__table__)  # type: ignore[arg-type]
 _ADD_OUTBOX = sa.insert(OutboxRow.__table__)  # type: ignore[arg-type]
 _ADD_PUSH = sa.insert(PushRow.__table__)  # type: ignore[arg-type]
-_FORGET_PUSHES = sa.delete(PushRow.__table__).where(PushRow.id.in_(sa.bindparam("ids", expanding=True)))  # type: ignore[arg-type]
+_FORGET_PUSH = sa.delete(PushRow.__table__).where(PushRow.id == sa.bindparam("of_id"))  # type: ignore[arg-type]
+_REMOVE_OUTBOX = sa.delete(OutboxRow.__table__).where(OutboxRow.id == sa.bindparam("of_id"))  # type: ignore[arg-type]
+_REMOVE_MESSAGE = sa.delete(Message.__table__).where(  # type: ignore[arg-type]
+    Message.id == sa.bindparam("of_id"), ~sa.select(OutboxRow.id).where(OutboxRow.message == Message.id).exists()
+)
 _READ_RECEIPT = sa.select(Receipt.code, Receipt.text, Receipt.status, Receipt.expires).where(Receipt.id == sa.bindparam("of_id"))
 _ADD_RECEIPT = sa.insert(Receipt.__table__)  # type: ignore[arg-type]
 _FORGET_RECEIPT = sa.delete(Receipt.__table__).where(  # type: ignore[arg-type]
@@ -250,12 +257,12 @@ class Database:
 
     FSMState = FSMState
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, writer: Writer | None = None) -> None:
         self.engine = engine
+        self.writer = writer  # of SQLite
         self.states = SQLAlchemyStorage(self)
-        self.writing = threading.Lock()  # SQLite has one writer; threads queue here and not in its polling
         self.finished_pushes: deque[str] = deque()  # whose rows the next commit with a push removes
-        self.listeners: list[Callable[[], None]] = []  # called after a commit that holds mail: the outbox wakes
+        self.senders: list[Sender] = []  # the outboxes of this process that run
         self._own = threading.local()
 
     @property
@@ -310,8 +317,19 @@ class Database:
     def connect(self) -> Connection:
         """A connection that takes its turn among this process's writers on SQLite, and gives it back when it is closed."""
         connection = self.engine.connect()
-        connection.info["lamson_turn"] = _Turn(self.writing)
+        if self.writer is not None:
+            connection.info["lamson_turn"] = Turn(self.writer.turn)
         return connection
+
+    def write(self, writes: Sequence[Write]) -> None:
+        """Commits these statements, for Lamson's own outside deliveries. Raises Fault or Conflict."""
+        if self.writer is not None:
+            with self.translated():
+                self.writer.commit(writes)
+            return
+        with self.connected() as connection:
+            for write in writes:
+                execute(connection, write)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -426,6 +444,63 @@ class SQLAlchemyStorage(StateStorage):
             connection.execute(sa.delete(FSMState))
 
 
+@dataclass(slots=True)
+class DueRow:
+    """A row of the outbox that is about to be there. The attributes are those of `OutboxRow`."""
+
+    id: int
+    message: str
+    delivery: str
+    relay: str
+    mail_from: str
+    rcpt_to: str
+    destination: str
+    created: float
+    due: float = 0.0
+    attempts: int = 0
+    parked: bool = False
+    owner: str | None = None
+    lease: float = 0.0
+    reply: str | None = None
+
+    def __post_init__(self) -> None:
+        self.due = self.created
+
+    @property
+    def letter(self) -> tuple[str, ...]:
+        """Rows for which this is the same go in one SMTP transaction."""
+        return (self.message, self.mail_from, self.relay, self.destination)
+
+    def values(self) -> dict[str, Any]:
+        """As the row that is inserted."""
+        return {name: getattr(self, name) for name in DueRow.__slots__}
+
+
+class Sender(Protocol):
+    """An outbox of this process, as a delivery sees it."""
+
+    def claim(self, rows: Sequence[DueRow], data: bytes) -> bool:
+        """Whether it will send these rows, of one letter, as soon as they are committed; if so it becomes their owner."""
+
+    def take(self, rows: Sequence[DueRow], data: bytes) -> None:
+        """What it has claimed is committed."""
+
+    def forget(self, rows: Sequence[DueRow]) -> None:
+        """What it has claimed is not committed."""
+
+    def wake(self) -> None:
+        """There are rows that nobody has claimed."""
+
+
+@dataclass(slots=True)
+class _Letter:
+    """Rows of one message for one destination, and who has claimed them."""
+
+    data: bytes
+    rows: list[DueRow] = field(default_factory=list)
+    sender: Sender | None = None
+
+
 class CommittingDelivery(Delivery):
     """A delivery whose state, mail, receipt and rows are one commit. One connection, taken when first needed."""
 
@@ -439,6 +514,7 @@ class CommittingDelivery(Delivery):
         self._session: DeliverySession | None = None
         self.committing: list[delivery.HeldPush] = []  # pushes of which it is not known whether they are committed
         self._receipts: list[dict[str, Any]] = []
+        self.writes: list[Write] = []  # statements of Lamson's own that go with it
         self._unseen_receipt: str | None = None
 
     @property
@@ -456,16 +532,23 @@ class CommittingDelivery(Delivery):
 
     def read_state(self, key: str, sender: str) -> str:
         read = _READ_STATE if self.database.is_sqlite else _READ_STATE_LOCKED
-        row = self.connection.execute(read, _of(key, sender)).first()
-        self.versions[key, sender] = row.version if row else None
-        return row.state if row else ROUTE_FIRST_STATE
+        state, version = self._read(read, _of(key, sender)) or (ROUTE_FIRST_STATE, None)
+        self.versions[key, sender] = version
+        return str(state)
 
     def receipt(self, key: str) -> Reply | None:
-        row = self.connection.execute(_READ_RECEIPT, {"of_id": key}).first()
-        if row and row.expires > time.time():
-            return Reply(row.code, row.text, row.status)
+        row = self._read(_READ_RECEIPT, {"of_id": key})
         self._unseen_receipt = None if row else key
-        return None
+        if row is None:
+            return None
+        code, text, status, expires = row
+        return Reply(code, text, status) if expires > time.time() else None
+
+    def _read(self, statement: Any, values: Mapping[str, Any]) -> Sequence[Any] | None:
+        """The first row. Past SQLAlchemy where the application has not begun to use this delivery's connection."""
+        if self._connection is None and self.database.writer is not None:
+            return self.database.writer.read(statement, values)
+        return self.connection.execute(statement, values).first()
 
     def hold_receipt(self, key: str, answer: Reply, seconds: float) -> None:
         row = {"id": key, "code": answer.code, "text": answer.text, "status": answer.status}
@@ -474,22 +557,35 @@ class CommittingDelivery(Delivery):
     def commit(self) -> None:
         if self._session is not None:
             self._session.flush()
-        forgotten = self._write()
-        if self._connection is not None:
-            self._commit(forgotten)
+        letters = self._letters() if self.mail else []
+        try:
+            self._commit(self._writes(letters))
+        except BaseException:
+            self._forget(letters)
+            raise
         self.finish_pushes()
-        if self.mail:
-            for listener in self.database.listeners:
-                listener()
+        self._hand_over(letters)
 
-    def _commit(self, forgotten: list[str]) -> None:
+    def _commit(self, writes: Sequence[Write]) -> None:
+        """With those of others, where nothing of the application's own and no push is part of it."""
+        if self._connection is None and self.database.writer is not None and not self.pushes:
+            if writes:
+                self.database.writer.commit(writes)
+            return
+        finished = _drain(self.database.finished_pushes) if self.pushes else []  # their rows go with those of the next pushes
+        for write in [*writes, *_push_writes(self.pushes, finished)]:
+            execute(self.connection, write)
+        if self._connection is not None:
+            self._commit_connection(finished)
+
+    def _commit_connection(self, finished: list[str]) -> None:
         self.committing, self.pushes = self.pushes, []  # from here on nobody may undo them who does not know that the commit failed
         try:
             if self._session is not None:
                 self._session.really_commit()
             self.connection.commit()
         except BaseException as error:
-            self.database.finished_pushes.extend(forgotten)
+            self.database.finished_pushes.extend(finished)
             if isinstance(diagnose(error), Conflict):
                 self.committing, self.pushes = [], self.committing
             raise
@@ -521,61 +617,55 @@ class CommittingDelivery(Delivery):
         self.committing = [push for push in self.committing if push_id(push) in known]
         self.finish_pushes()
 
-    def _write(self) -> list[str]:
-        """Everything held, as statements of the transaction. Returns the pushes whose rows go with it."""
-        for (key, sender), state in self.states.items():
-            self._write_state(key, sender, state)
-        for receipt in self._receipts:
-            self._write_receipt(receipt)
-        if self.mail:
-            self._write_mail()
-        return self._write_pushes() if self.pushes else []
+    def _writes(self, letters: Sequence[_Letter]) -> list[Write]:
+        """Everything held, as statements of the transaction, but for pushes."""
+        moves = [self._move(key, sender, state) for (key, sender), state in self.states.items()]
+        receipts = [write for receipt in self._receipts for write in self._receipt_writes(receipt)]
+        return [*moves, *receipts, *_mail_writes(letters), *self.writes]
 
-    def _write_state(self, key: str, sender: str, state: str) -> None:
+    def _move(self, key: str, sender: str, state: str) -> Write:
         if (key, sender) not in self.versions:
             self.read_state(key, sender)
         version = self.versions[key, sender]
         at = time.time()
         if version is None:
             row = {"fsm": key, "sender": sender, "state": state, "recipient": self.recipient, "version": 1, "last_modified": at}
-            self._unique(_ADD_STATE, row)
-            return
+            return Write(_ADD_STATE, [row])
         moved = {"to_state": state, "of_version": version, "to_version": version + 1, "by_recipient": self.recipient or None, "at": at}
-        if self.connection.execute(_MOVE_STATE, _of(key, sender) | moved).rowcount != 1:
-            raise Conflict(f"{sender} in {key} moved elsewhere")
+        return Write(_MOVE_STATE, [_of(key, sender) | moved], must_hit=True)
 
-    def _write_receipt(self, row: Mapping[str, Any]) -> None:
-        if row["id"] != self._unseen_receipt:  # there may be one that has expired
-            self.connection.execute(_FORGET_RECEIPT, {"of_id": row["id"], "at": time.time()})
-        self._unique(_ADD_RECEIPT, row)
+    def _receipt_writes(self, row: Mapping[str, Any]) -> list[Write]:
+        added = Write(_ADD_RECEIPT, [row])
+        if row["id"] == self._unseen_receipt:
+            return [added]
+        return [Write(_FORGET_RECEIPT, [{"of_id": row["id"], "at": time.time()}]), added]  # there may be one that has expired
 
-    def _unique(self, statement: Any, row: Mapping[str, Any]) -> None:
-        """Inserts a row that another process may have inserted since we looked."""
-        try:
-            self.connection.execute(statement, row)
-        except exc.IntegrityError as error:
-            raise Conflict(f"another process was first: {error.orig}") from error
-
-    def _write_mail(self) -> None:
-        at = time.time()
+    def _letters(self) -> list[_Letter]:
+        """The held mail, as rows of the outbox. One that runs here may claim them before they are there: then nobody need look for them."""
         messages: dict[int, str] = {}
-        rows: list[dict[str, Any]] = []
+        letters: dict[tuple[str, ...], _Letter] = {}
         for carrier, mail in self.mail:
-            if id(mail.data) not in messages:
-                messages[id(mail.data)] = trace.new_id() + trace.new_id()
-                self.connection.execute(_ADD_MESSAGE, {"id": messages[id(mail.data)], "data": mail.data})
-            row: dict[str, Any] = {"created": at, "due": at, "attempts": 0, "parked": False, "lease": 0.0}
-            row |= {"message": messages[id(mail.data)], "delivery": self.id, "relay": carrier.name, "mail_from": mail.mail_from}
-            rows += [row | {"rcpt_to": rcpt_to, "destination": carrier.destination(rcpt_to)} for rcpt_to in mail.rcpt_tos]
-        self.connection.execute(_ADD_OUTBOX, rows)
+            message = messages.setdefault(id(mail.data), trace.new_id() + trace.new_id())
+            for number, rcpt_to in enumerate(mail.rcpt_tos, new_number()):
+                place = carrier.destination(rcpt_to)
+                row = DueRow(number, message, self.id, carrier.name, mail.mail_from, rcpt_to, place, time.time())
+                letters.setdefault(row.letter, _Letter(mail.data)).rows.append(row)
+        for letter in letters.values():
+            letter.sender = next((each for each in self.database.senders if each.claim(letter.rows, letter.data)), None)
+        return list(letters.values())
 
-    def _write_pushes(self) -> list[str]:
-        rows = [{"id": push_id(push), "queue_dir": push.queue_dir, "queue_key": push.key} for push in self.pushes]
-        self.connection.execute(_ADD_PUSH, rows)
-        done = _drain(self.database.finished_pushes)
-        if done:
-            self.connection.execute(_FORGET_PUSHES, {"ids": done})
-        return done
+    def _hand_over(self, letters: Sequence[_Letter]) -> None:
+        for letter in letters:
+            if letter.sender is not None:
+                letter.sender.take(letter.rows, letter.data)
+        if any(letter.sender is None for letter in letters):
+            for each in self.database.senders:
+                each.wake()
+
+    def _forget(self, letters: Sequence[_Letter]) -> None:
+        for letter in letters:
+            if letter.sender is not None:
+                letter.sender.forget(letter.rows)
 
     def roll_back(self) -> None:
         try:
@@ -647,6 +737,44 @@ def push_id(push: delivery.HeldPush) -> str:
     return hashlib.sha256(f"{push.queue_dir}\0{push.key}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+def _push_writes(pushes: Sequence[delivery.HeldPush], finished: Sequence[str]) -> list[Write]:
+    """The rows of pushes, and the end of those whose pushes are finished."""
+    if not pushes:
+        return []
+    rows = [{"id": push_id(push), "queue_dir": push.queue_dir, "queue_key": push.key} for push in pushes]
+    gone = [Write(_FORGET_PUSH, [{"of_id": each} for each in finished])] if finished else []
+    return [Write(_ADD_PUSH, rows), *gone]
+
+
+def _mail_writes(letters: Sequence[_Letter]) -> list[Write]:
+    """The bytes once for each message, and its rows."""
+    messages = {letter.rows[0].message: letter.data for letter in letters}
+    data = [Write(_ADD_MESSAGE, [{"id": id, "data": data}]) for id, data in messages.items()]
+    return [*data, *(Write(_ADD_OUTBOX, [row.values() for row in letter.rows]) for letter in letters)]
+
+
+def execute(connection: Connection, write: Write) -> None:
+    """One statement of Lamson's own through SQLAlchemy. Raises Conflict where another process was first."""
+    try:
+        done = connection.execute(write.statement, write.rows[0] if len(write.rows) == 1 else list(write.rows))
+    except exc.IntegrityError as error:
+        raise Conflict(f"another process was first: {error.orig}") from error
+    if write.must_hit and done.rowcount != 1:
+        raise Conflict(f"another process was first: {write.rows[0]}")
+
+
+def new_number() -> int:
+    """The number of a new outbox row: microseconds since 1970 and 11 bits of chance, so that it is known before the row is there, later
+    rows have larger ones, and none is used twice. It fits into 63 bits until 2112; should two ever be alike, that is a Conflict."""
+    return (time.time_ns() // 1000 << 11) | random.getrandbits(11)
+
+
+def removals(rows: Sequence[Any]) -> list[Write]:
+    """What deletes these rows of the outbox, and the bytes of messages that no row points to any more."""
+    messages = sorted({row.message for row in rows})
+    return [Write(_REMOVE_OUTBOX, [{"of_id": row.id} for row in rows]), Write(_REMOVE_MESSAGE, [{"of_id": each} for each in messages])]
+
+
 def _drain(ids: deque[str]) -> list[str]:
     drained: list[str] = []
     with suppress(IndexError):
@@ -698,9 +826,7 @@ def configure_database(config: Mapping[str, Any], also_create: bool = False) -> 
     synchronous, busy_seconds = options.pop("synchronous", "FULL"), options.pop("busy_seconds", 10.0)
     options["connect_args"] = _connect_args(url, busy_seconds) | options.get("connect_args", {})
     engine = _make_engine(url, options)
-    if engine.dialect.name == "sqlite":
-        _make_sqlite_ours(engine, synchronous, busy_seconds)
-    database = Database(engine)
+    database = Database(engine, make_ours(engine, synchronous, busy_seconds) if engine.dialect.name == "sqlite" else None)
     if also_create:
         database.create_all()
     return database
@@ -734,54 +860,3 @@ def _make_engine(url: sa.URL, options: dict[str, Any]) -> Engine:
         raise DatabaseError(f"the driver for {url.drivername} is not installed ({error}): {remedy}.") from None
     except TypeError as error:
         raise DatabaseError(f"database_config has an option that SQLAlchemy does not know: {error}") from None
-
-
-def _make_sqlite_ours(engine: Engine, synchronous: str, busy_seconds: float) -> None:
-    """WAL; every commit on disk; reads outside transactions; and BEGIN IMMEDIATE before the first write.
-
-    Python's driver would begin a transaction of its own before some statements and not others; with `isolation_level` None it begins
-    none. Reading inside the transaction that later writes would be refused whenever another process wrote in between.
-    """
-
-    @sa.event.listens_for(engine, "connect")
-    def set_up(dbapi: Any, record: Any) -> None:
-        dbapi.isolation_level = None
-        for pragma in (f"busy_timeout={int(busy_seconds * 1000)}", "journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
-            dbapi.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "before_cursor_execute")
-    def begin_before_writing(connection: Connection, cursor: Any, statement: str, *rest: Any) -> None:
-        dbapi = connection.connection.dbapi_connection
-        if dbapi is not None and not dbapi.in_transaction and statement.lstrip()[:6].upper() not in _READING:
-            turn = connection.info.get("lamson_turn")
-            if turn is not None:
-                turn.take(busy_seconds)
-            cursor.execute("BEGIN IMMEDIATE")
-
-    @sa.event.listens_for(engine, "checkin")
-    def give_turn_back(dbapi: Any, record: Any) -> None:
-        turn = record.info.pop("lamson_turn", None)
-        if turn is not None:
-            turn.give()
-
-
-_READING = ("SELECT", "PRAGMA", "EXPLAI")
-
-
-class _Turn:
-    """One connection's turn among the writers of this process; SQLite's own waiting is a poll, slow and unfair."""
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self.lock = lock
-        self.taken = False
-
-    def take(self, seconds: float) -> None:
-        if not self.taken:
-            self.taken = self.lock.acquire(timeout=seconds)
-            if not self.taken:
-                raise Fault(f"the database was being written for {seconds:g} s")
-
-    def give(self) -> None:
-        if self.taken:
-            self.taken = False
-            self.lock.release()

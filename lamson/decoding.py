@@ -56,14 +56,35 @@ class Reading:
 
 _NO_CHARSETS = ("_codec", "rot_13", "mbcs", "oem", "idna", "punycode", "undefined", "escape")
 _WITHOUT_ALIAS = ("cp720", "cp856", "cp874", "cp875", "cp1006", "koi8_u", "mac_arabic", "mac_croatian", "mac_romanian", "utf_8_sig")
-_OTHER_NAMES = {"unicode_1_1_utf_7": "utf_7", "x_sjis": "cp932", "x_gbk": "gb18030", "iso_8859_8_i": "iso8859_8", "x_euc_jp": "euc_jp"}
+
+#: Python's codec -> what mail programs call it besides (many of them as the WHATWG Encoding standard has it).
+_OTHER_NAMES = {
+    "utf_7": "unicode_1_1_utf_7",
+    "utf_8": "unicode_1_1_utf_8 utf8mb4",
+    "utf_16": "unicode",
+    "latin_1": "8859_1 iso_latin_1",
+    "iso8859_6": "iso_8859_6_e iso_8859_6_i",
+    "iso8859_8": "iso_8859_8_e iso_8859_8_i",
+    "cp866": "dos_866",
+    "cp874": "windows_874 dos_874",
+    "cp932": "windows_31j x_sjis",
+    "cp949": "windows_949 x_windows_949",
+    "euc_jp": "x_euc_jp",
+    "iso2022_jp_ext": "iso_2022_jp_ms cp50220",
+    "gb18030": "x_gbk",
+    "gb2312": "x_gb2312 cn_gb csgb2312",
+    "big5": "cn_big5 x_x_big5",
+    "koi8_u": "koi8_ru",
+    "mac_roman": "mac x_mac_roman",
+    "mac_cyrillic": "x_mac_cyrillic x_mac_ukrainian",
+    **{f"cp{page}": f"win_{page} win{page} windows{page} x_cp{page} cp_{page}" for page in range(1250, 1259)},
+}
+
+_NAMES = {**aliases, **{codec: codec for codec in (*aliases.values(), *_WITHOUT_ALIAS)}}
+_NAMES |= {name: codec for codec, names in _OTHER_NAMES.items() for name in names.split()}
 
 #: Normalised charset name -> Python's codec. A closed table: what a message declares is never looked up or imported.
-_CODECS: dict[str, str] = {
-    name: codec
-    for name, codec in {**aliases, **{codec: codec for codec in (*aliases.values(), *_WITHOUT_ALIAS)}, **_OTHER_NAMES}.items()
-    if not codec.endswith(_NO_CHARSETS)
-}
+_CODECS = {name: codec for name, codec in _NAMES.items() if not codec.endswith(_NO_CHARSETS)}
 
 #: What mail calls by the name of a smaller charset; tried first (as the WHATWG Encoding standard has it).
 _SUPERSETS = {"latin_1": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859_9": "cp1254"}

@@ -216,6 +216,8 @@ def _encode_text(text: str) -> str:
     words = text.split(" ")
     odd = [at for at, word in enumerate(words) if not _is_plain(word)] or [0, len(words) - 1]
     first, last = odd[0], odd[-1] + 1
+    if last - first == len(words):
+        return _encode_words(text)
     encoded = " ".join([*words[:first], _encode_words(" ".join(words[first:last])), *words[last:]])
     return encoded if _can_be_folded(encoded) else _encode_words(text)
 

@@ -1,6 +1,10 @@
-"""HTML that a mail program, or a page that shows mail, can be given.
+"""HTML mail, written in Markdown; and the HTML of others, made safe to show.
 
-`markdown` turns Markdown into HTML. `sanitise` makes the HTML of a received message safe to show on a page.
+`HtmlMail` makes a `MailResponse` out of templates, as `view` does: a text in Markdown, which is also the text part, a shell around it, a
+style sheet whose rules go into the style attributes of the elements, and the images that it names. `markdown` is what it reads Markdown
+with. `sanitise` makes the HTML of a received message safe to show on a page.
+
+What a stranger wrote stays what it is here too: a value is put in after the Markdown around it has been read, and escaped.
 
 All of it needs the packages of the extra `html` (`pip install 'lamson[html]'`). Without them this module imports, and using it raises a
 `ConfigError` that says so. Handlers call it; it knows nothing of who sends or receives.
@@ -8,16 +12,28 @@ All of it needs the packages of the extra `html` (`pip install 'lamson[html]'`).
 
 from __future__ import annotations
 
+import hashlib
 import html as entities
+import mimetypes
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from urllib.parse import unquote
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
 
-from lamson.errors import ConfigError
+import jinja2
+from markupsafe import Markup
+
+from lamson import view
+from lamson.errors import ConfigError, ViewError
+from lamson.mail import MailResponse
 
 try:
+    import css_inline
     import markdown_it
     import nh3
     import tinycss2
@@ -26,7 +42,7 @@ except ImportError as missing:
 else:
     _MISSING = None
 
-__all__ = ["markdown", "sanitise"]
+__all__ = ["HtmlMail", "markdown", "sanitise"]
 
 
 def _need_packages() -> None:
@@ -58,6 +74,303 @@ def _reader(html: bool) -> markdown_it.MarkdownIt:
     reader = markdown_it.MarkdownIt("commonmark", {"html": html, "xhtmlOut": False}).enable(["table", "strikethrough"])
     reader.render("")  # its rules are put together by the first use, which two threads must not do at once
     return reader
+
+
+# -- mail
+
+
+class HtmlMail:
+    """Makes HTML mail with one look: one shell and style sheet, for any number of texts.
+
+    `css_template`, `html_template`: names of templates, as `view` finds them. The shell puts `{{ content }}` where the text goes. Without
+    a shell the one that comes with Lamson is used, with its styles, which `css_template` may add to. `variables` are there for every
+    message; those of `render` and `respond` win over them. `wiki` makes HTML out of the text. `images` is the folder of the images that
+    shell and text name; without it, the folders of the templates.
+
+    May be made once and used by many threads. Raises ConfigError without the extra `html`.
+    """
+
+    def __init__(
+        self,
+        css_template: str | None = None,
+        html_template: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        wiki: Callable[[str], str] = markdown,
+        images: str | os.PathLike[str] | None = None,
+    ) -> None:
+        _need_packages()
+        self.css_template = css_template
+        self.html_template = html_template
+        self.variables = dict(variables or {})
+        self.wiki = wiki
+        self.images = images
+
+    def render(self, variables: Mapping[str, Any], content_template: str, pretty: bool = False) -> str:
+        """The whole HTML page; images keep the names that they have in the templates. `pretty`: with line ends, for people who read HTML.
+
+        Raises ViewError as `view.render` does.
+        """
+        known = {**self.variables, **variables}
+        text = view.render_html(known, content_template, finalize=_marked)
+        shell = {**known, "content": Markup(_with_values(self.wiki(text)))}
+        if self.html_template is None:
+            page, css = _shipped("shell.html", shell), [_shipped("shell.css", known)]
+        else:
+            page, css = view.render_html(shell, self.html_template), []
+        if self.css_template is not None:
+            css.append(view.render(known, self.css_template))
+        page = _inlined(page, css)
+        return _with_line_ends(page) if pretty else page
+
+    def respond(self, variables: Mapping[str, Any], content: str, **headers: Any) -> MailResponse:
+        """A message: the page, the same text as it was written beside it, and the images that the page shows within it.
+
+        Headers are keywords as in `view.respond`. `Body` names another template for the text part; None leaves it out. Raises ViewError,
+        also for an image that is not there.
+        """
+        if "Html" in headers:
+            raise TypeError("HtmlMail.respond() makes the Html itself; for HTML of your own there is view.respond().")
+        known = {**self.variables, **variables}
+        body = headers.pop("Body", content)
+        msg = view.respond(known, body or content, **headers)
+        if body is None:
+            msg.Body = None
+        msg.Html = _embedded(self.render({"subject": msg.get("Subject"), **known}, content), msg, self._image_folders())
+        return msg
+
+    def _image_folders(self) -> list[str]:
+        if self.images is not None:
+            return [os.fspath(self.images)]
+        return [os.fspath(folder) for folder in getattr(getattr(view.LOADER, "loader", None), "searchpath", [])]
+
+
+def _shipped(name: str, variables: Mapping[str, Any]) -> str:
+    return _shipped_templates().get_template(name).render(variables)
+
+
+@lru_cache(maxsize=1)
+def _shipped_templates() -> jinja2.Environment:
+    """The shell and the style sheet that come with Lamson."""
+    return jinja2.Environment(loader=jinja2.PackageLoader("lamson", "data/html"), undefined=jinja2.StrictUndefined, autoescape=True)
+
+
+# -- values in Markdown
+#
+# A value must not be read as Markdown, and must be whole again wherever it stands: in a line, in code, in an address. Escaping it cannot do
+# that, as each of these escapes in another way and code in none. So a word stands for it while the Markdown is read, which carries it along
+# in hexadecimal. Whoever writes such a word into a value gains nothing: it is put in escaped, like any other.
+
+_ADDRESS_VALUE = re.compile(r"[^\s@<>\"\\]+@[A-Za-z0-9.-]+")
+_URL_VALUE = re.compile(r"https?://[^\s<>\"\\]+")
+#: The word; with what makes it an address between < and >.
+_VALUE = re.compile(r"(?:https://qvzu|qvz)((?:[0-9a-f]{2})+)zvq(?:@value\.example)?")
+_TAG_OR_VALUE = re.compile(rf"""<(/?)([A-Za-z][A-Za-z0-9-]*)(?:[^<>"']|"[^"]*"|'[^']*')*>|{_VALUE.pattern}""")
+_ATTRIBUTE_WITH_VALUE = re.compile(
+    rf"""([\w:-]+)\s*=\s*("[^"]*{_VALUE.pattern}[^"]*"|'[^']*{_VALUE.pattern}[^']*'|[^\s"'<>]*{_VALUE.pattern}[^\s"'<>]*)"""
+)
+_SAFE_SCHEMES = {"http", "https", "mailto", "tel", "sms", "xmpp", "cid"}
+
+
+def _marked(value: Any) -> Any:
+    """A word for the value, that no reader of Markdown takes for anything else. Numbers, and what is Markup, go in as they are."""
+    if hasattr(value, "__html__"):
+        return value
+    text = _without_surrogates(str(value))
+    if not text or isinstance(value, int | float):
+        return Markup(text)
+    carried = text.encode().hex()
+    if _URL_VALUE.fullmatch(text):
+        return Markup(f"https://qvzu{carried}zvq")
+    return Markup(f"qvz{carried}zvq@value.example" if _ADDRESS_VALUE.fullmatch(text) else f"qvz{carried}zvq")
+
+
+def _value(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[found.lastindex or 0]).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _with_values(html: str) -> str:
+    """HTML with the values in the places of their words: escaped, their lines kept, and in addresses only what is safe to follow."""
+    in_pre = False
+
+    def put(found: re.Match[str]) -> str:
+        nonlocal in_pre
+        if found[0].startswith("<"):
+            in_pre = not found[1] if found[2].lower() == "pre" else in_pre
+            return _ATTRIBUTE_WITH_VALUE.sub(partial(_attribute_with_value, found[2].lower()), found[0])
+        text = entities.escape(_value(found).strip("\n"))
+        return text if in_pre else text.replace("\n", "<br>\n")
+
+    return _TAG_OR_VALUE.sub(put, html)
+
+
+def _attribute_with_value(tag: str, found: re.Match[str]) -> str:
+    name = found[1].lower()
+    value = _VALUE.sub(_value, entities.unescape(found[2].strip("\"'")))
+    if name in ("href", "src", "background", "action"):
+        value = _safe_address(value, of_page=tag != "img")
+    return f'{name}="{entities.escape(value)}"'
+
+
+def _safe_address(address: str, of_page: bool) -> str:
+    """The address, or one that leads nowhere. Without a scheme an image would be a file of ours."""
+    scheme = re.match(r"([a-z][a-z0-9+.-]*):", re.sub(r"[\0-\x20]", "", address).lower())
+    if scheme[1] in _SAFE_SCHEMES if scheme else of_page:
+        return quote(address, safe="!#$%&'()*+,/:;=?@[]~")
+    return "#"
+
+
+# -- styles
+#
+# css_inline finds which rules fit which elements, in the order of their specificity. What it makes of rules that name the same property is
+# not always CSS (0.24: a later `margin` may stand before an earlier `margin-left`). So it is given a number for each declaration, as a
+# property that no other one has, and the declarations take the places of their numbers afterwards.
+
+
+@dataclass(frozen=True, slots=True)
+class _Declaration:
+    """`rule` is the same for what stands in one rule, and for nothing else; -1 in a style attribute."""
+
+    rule: int
+    name: str
+    value: str
+    important: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value}{' !important' if self.important else ''}"
+
+
+_STYLE_ELEMENT = re.compile(r"<!--.*?-->|(<style(?: type=\"text/css\")?\s*>)(.*?)(?=</style\s*>)", re.DOTALL | re.IGNORECASE)
+_STYLE_ATTRIBUTE = re.compile(r'(<[A-Za-z][^\s>]*(?:\s[^\s=>"]+="[^"]*")*?\s)style="([^"]*)"')
+_NUMBER = re.compile(r"--lamson-(\d+)-(\d+):\s*1(?:;|(?=\s|\}|\Z))")
+
+
+def _inlined(page: str, css: Iterable[str]) -> str:
+    """The page with each rule in the style attributes of the elements that it fits, in CSS's order.
+
+    What no attribute can say (`@media`, `:hover`) stays in a style element. There it would lose against the attributes: so it is made
+    important. Style elements in comments, or with other attributes than a type, stay as they are.
+    """
+    sheet = "\n".join(css).replace("</", r"<\/")  # a value in it cannot end the element
+    head = re.search(r"</head\s*>|<body\b|\Z", page, re.IGNORECASE)
+    assert head is not None, "the end of the page is always found"
+    page = f"{page[: head.start()]}<style>{sheet}</style>{page[head.start() :]}"
+    known: dict[tuple[str, str], _Declaration] = {}
+    page = _STYLE_ELEMENT.sub(partial(_number_element, known), _without_surrogates(page))
+    page = css_inline.inline(page, load_remote_stylesheets=False, keep_at_rules=True, remove_inlined_selectors=True)
+    page = _STYLE_ATTRIBUTE.sub(partial(_style_attribute, known), page)
+    return re.sub("<style>.*?</style>", partial(_style_element, known), page, flags=re.DOTALL)
+
+
+def _number_element(known: dict[tuple[str, str], _Declaration], found: re.Match[str]) -> str:
+    if found[1] is None:  # a comment
+        return found[0]
+    numbered, declarations = _numbered(found[2])
+    before = len(known)
+    known.update({(str(before), str(number)): replace(each, rule=before + each.rule) for number, each in enumerate(declarations)})
+    return found[1] + numbered.replace("--lamson-", f"--lamson-{before}-")
+
+
+@lru_cache(maxsize=50)
+def _numbered(css: str) -> tuple[str, tuple[_Declaration, ...]]:
+    """The sheet with `--lamson-N: 1` for each declaration, and the declarations."""
+    declarations: list[_Declaration] = []
+    rules = tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True)
+    return "\n".join(_numbered_rule(rule, declarations) for rule in rules), tuple(declarations)
+
+
+def _numbered_rule(rule: Any, declarations: list[_Declaration]) -> str:
+    if rule.type == "at-rule" and rule.content is not None and rule.lower_at_keyword in ("media", "supports", "container", "layer"):
+        inner = tinycss2.parse_rule_list(rule.content, skip_comments=True, skip_whitespace=True)
+        return (
+            f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{\n" + "\n".join(_numbered_rule(r, declarations) for r in inner) + "\n}"
+        )
+    if rule.type != "qualified-rule":
+        return str(rule.serialize())
+    first = len(declarations)
+    declarations += sorted(_declarations(rule.content, first), key=lambda each: each.important)
+    numbers = "; ".join(f"--lamson-{number}: 1" for number in range(first, len(declarations)))
+    return f"{tinycss2.serialize(rule.prelude).strip()} {{ {numbers} }}"
+
+
+def _declarations(source: Any, rule: int) -> list[_Declaration]:
+    found = tinycss2.parse_declaration_list(source, skip_comments=True, skip_whitespace=True)
+    return [
+        _Declaration(
+            rule, each.name if each.name.startswith("--") else each.lower_name, tinycss2.serialize(each.value).strip(), each.important
+        )
+        for each in found
+        if each.type == "declaration"
+    ]
+
+
+def _style_attribute(known: dict[tuple[str, str], _Declaration], found: re.Match[str]) -> str:
+    """The attribute with its declarations in the order of the cascade (CSS Cascading 4 §6.1), without those that are overruled."""
+    source = entities.unescape(found[2])
+    numbers = _NUMBER.findall(source)
+    if not numbers:
+        return found[0]
+    declarations = [known[number] for number in numbers if number in known] + _declarations(_NUMBER.sub("", source), -1)
+    declarations.sort(key=lambda each: each.important)
+    last = {each.name: (each.rule, each.important) for each in declarations}
+    # A rule may name a property twice, for programs that know the one value and programs that know the other.
+    kept = [str(each) for each in declarations if last[each.name] == (each.rule, each.important)]
+    return f'{found[1]}style="{entities.escape("; ".join(kept))}"'
+
+
+def _style_element(known: dict[tuple[str, str], _Declaration], found: re.Match[str]) -> str:
+    def important(number: re.Match[str]) -> str:
+        declaration = known.get((number[1], number[2]))
+        return f"{replace(declaration, important=True)};" if declaration else number[0]
+
+    return _NUMBER.sub(important, found[0])
+
+
+# -- images
+
+#: As css_inline writes it: all attributes in double quotes.
+_IMAGE = re.compile(r'(<img(?:\s[^\s=>"]+="[^"]*")*?\ssrc=")([^"]*)"')
+
+
+def _embedded(page: str, msg: MailResponse, folders: list[str]) -> str:
+    """The page with its local images attached to the message, each once, and named by their content-ids (RFC 2392 §2)."""
+    attached: set[str] = set()
+
+    def embed(found: re.Match[str]) -> str:
+        name = entities.unescape(found[2])
+        if not name or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//|#", name):
+            return found[0]
+        file = _image(unquote(name), folders)
+        data = file.read_bytes()
+        content_id = f"{hashlib.sha256(data).hexdigest()[:24]}@lamson"
+        if content_id not in attached:
+            msg.attach(filename=file.name, content_type=mimetypes.guess_type(file.name)[0], data=data, content_id=content_id)
+            attached.add(content_id)
+        return f'{found[1]}cid:{content_id}"'
+
+    return _IMAGE.sub(embed, page)
+
+
+def _image(name: str, folders: list[str]) -> Path:
+    """The file of an image, which lies in one of the folders. Raises ViewError that says why not."""
+    for folder in map(Path, folders):
+        file = (folder / name).resolve()
+        if file.is_relative_to(folder.resolve()) and file.is_file():
+            if (mimetypes.guess_type(file.name)[0] or "").startswith("image/"):
+                return file
+            raise ViewError(f"{name!r} cannot be shown as an image: its name does not end as an image's does (.png, .jpg, .gif, ...).")
+    where = f"in {', '.join(map(os.path.abspath, folders))}" if folders else "anywhere: give HtmlMail the folder, images=..."
+    raise ViewError(f"There is no image {name!r} {where}.")
+
+
+_BLOCK = re.compile(
+    r"(<pre\b.*?</pre>|</?(?:html|head|body|meta|style|table|tbody|thead|tr|div|ul|ol|blockquote)\b(?:[^\"<>]|\"[^\"]*\")*>"
+    r"|</(?:p|td|th|li|title|h[1-6])>|<(?:br|hr)\b[^<>]*>)\n*",
+    re.DOTALL,
+)
+
+
+def _with_line_ends(page: str) -> str:
+    return _BLOCK.sub(r"\1\n", page)
 
 
 # -- showing what others wrote

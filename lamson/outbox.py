@@ -12,8 +12,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lamson import queue, report
-from lamson.database import CommittingDelivery, Database, Message, OutboxRow, PushRow, Receipt, now
+from lamson.database import CommittingDelivery, Database, DueRow, Message, OutboxRow, PushRow, Receipt, execute, now, removals
 from lamson.delivery import Carrier, Outgoing
 from lamson.errors import PermanentError, QueueError, RelayError
 from lamson.status import Reply, reply
@@ -36,6 +37,10 @@ GIVE_UP = 5 * 86400.0
 AT_ONCE = 0.0
 #: Seconds between two purges.
 PURGE = 3600.0
+#: How many rows an outbox claims before they are there. Beyond them mail waits in the database alone, and memory stays small.
+READY = 200
+#: Seconds after which a sender without work looks whether those with work are held up and leave some.
+GLANCE = 0.05
 #: Octets up to which messages are read together. A larger one is read when its turn comes, so that each sender has one in memory.
 SMALL = 256 * 1024
 
@@ -115,11 +120,17 @@ class Outbox:
         self.owner = ""
         self._threads: list[threading.Thread] = []
         self._claiming = threading.Lock()
-        self._sending: set[int] = set()
+        self._sending: set[int] = set()  # the numbers of rows that are claimed
+        self._unsettled: set[int] = set()  # of rows that are this outbox's by the database, if they are there, and that nobody here has
+        self._ready: deque[_Letter] = deque()  # committed, claimed, and not yet in the hands of a sender
+        self._behind = False  # there may be rows in the database that nobody has claimed; none that are newer shall overtake them
+        self._looked = 0.0
+        self._ahead = 0.0  # by how many seconds the database's clock is ahead of ours
         self._paused: dict[tuple[str, str], float] = {}
         self._pausing = threading.Lock()  # each sender may pause a destination while another looks
         self._wake = threading.Condition()
-        self._wanted = 0
+        self._busy = 0  # how many senders have letters in hand
+        self._glancing = 0  # how many others look now and then whether these leave some
         self._stopping = False
         self._ended = threading.Event()
 
@@ -130,7 +141,7 @@ class Outbox:
         self.recover()
         self._stopping = False
         self._ended.clear()
-        self.database.listeners.append(self.wake)
+        self.database.senders.append(self)
         names = [f"lamson-outbox-{number}" for number in range(self.senders)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
         self._threads.append(threading.Thread(target=self._keep_leases, name="lamson-outbox-leases", daemon=True))
@@ -139,8 +150,8 @@ class Outbox:
 
     def stop(self, deadline: float = 10.0) -> None:
         """Lets each sender finish what it is sending, `deadline` seconds at most. What waits is sent by the next start."""
-        if self.wake in self.database.listeners:
-            self.database.listeners.remove(self.wake)
+        if self in self.database.senders:
+            self.database.senders.remove(self)
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
@@ -149,6 +160,7 @@ class Outbox:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         self._threads = []
+        self._give_back()
         for carrier in self.carriers.values():
             carrier.close()
 
@@ -157,6 +169,7 @@ class Outbox:
         until = time.monotonic() + deadline
         self._identify()
         while time.monotonic() < until:
+            self._behind = True
             if not self._send_batch() and not self._sending:
                 return True
             if self._sending:
@@ -164,14 +177,52 @@ class Outbox:
         return False
 
     def wake(self) -> None:
-        """There is something to send."""
+        """There are rows that nobody has claimed."""
         with self._wake:
-            self._wanted += 1
+            self._behind = True
             self._wake.notify()
+
+    def claim(self, rows: Sequence[DueRow], data: bytes) -> bool:
+        """Whether it will send these rows, of one letter, as soon as they are committed; if so it becomes their owner."""
+        if rows[0].relay not in self.carriers or (rows[0].relay, rows[0].destination) in self._paused_now():
+            return False
+        if self._behind or self._stopping or len(self._sending) >= READY:
+            self._behind = True
+            return False
+        self._sending.update(row.id for row in rows)
+        for row in rows:
+            row.owner, row.lease = self.owner, time.time() + self._ahead + self.lease
+        return True
+
+    def take(self, rows: Sequence[DueRow], data: bytes) -> None:
+        """What it has claimed is committed."""
+        self._ready.append(_Letter(self.carriers[rows[0].relay], list(rows), data if len(data) <= SMALL else None, {}))
+        if self._stopping:
+            self._give_back()
+        elif not (self._busy and self._glancing) or len(self._ready) > self.batch:
+            with self._wake:
+                self._wake.notify()  # else one who is at work comes for it in a moment, with others, or one who looks now and then
+
+    def forget(self, rows: Sequence[DueRow]) -> None:
+        """What it has claimed is not committed. Should it be so after all, the next look at the database finds it."""
+        ids = {row.id for row in rows}
+        self._unsettled |= ids
+        self._sending -= ids
+
+    def _give_back(self) -> None:
+        """What is committed and no sender will take in hand any more is anybody's."""
+        ids = [row.id for letter in self._next_ready(len(self._ready)) for row in letter.rows]
+        if ids:
+            mine = sa.update(OutboxRow).where(OutboxRow.id.in_(ids), OutboxRow.owner == self.owner)
+            with self.database.connected() as connection:
+                connection.execute(mine.values(owner=None, lease=0.0))
+            self._sending.difference_update(ids)
 
     def recover(self) -> None:
         """Frees the claims of dead processes of this machine, and finishes pushes that were committed but not renamed."""
         self._identify()
+        with self.database.connected() as connection:
+            self._ahead = connection.execute(sa.select(now())).scalar_one() - time.time()
         self._free_claims()
         self._finish_pushes()
         self.purge()
@@ -212,16 +263,19 @@ class Outbox:
         while not self._stopping:
             try:
                 if not self._send_batch():
-                    self._rest(self.poll)
+                    self._rest()
             except Exception:
                 log.exception("The outbox could not work; nothing is lost, it tries again.")
-                self._rest(self.poll)
+                self._ended.wait(self.poll)
 
-    def _rest(self, seconds: float) -> None:
+    def _rest(self) -> None:
         with self._wake:
-            if not self._wanted and not self._stopping:
-                self._wake.wait(seconds)
-            self._wanted = max(0, self._wanted - 1)
+            if self._ready or self._behind or self._stopping:
+                return
+            glances = self._busy > 0
+            self._glancing += glances
+            self._wake.wait(GLANCE if glances else self.poll)
+            self._glancing -= glances
 
     def _keep_leases(self) -> None:
         purged = time.monotonic()
@@ -250,43 +304,65 @@ class Outbox:
     # -- one batch
 
     def _send_batch(self) -> int:
-        """Claims, sends and finishes a batch. Returns how many rows it took."""
-        with self._claiming:
-            rows = self._claim()
-            self._sending.update(row.id for row in rows)
-        if len(rows) == self.batch:
-            self.wake()  # there may be more: another sender shall look
+        """Sends and finishes a batch. Returns how many rows it took."""
+        letters = self._next()
+        if not letters:
+            return 0
+        rows = [row for letter in letters for row in letter.rows]
         try:
-            letters = self._letters(rows)
-            for letter in letters:
-                self._send(letter)
-            if letters:
+            with self._at_work():
+                for letter in letters:
+                    self._send(letter)
                 self._finish(letters)
         except BaseException:
-            self._release(rows)
+            self.forget(rows)  # what became of them could not be written down, so they are sent again
             raise
-        finally:
-            self._sending.difference_update(row.id for row in rows)
+        self._sending.difference_update(row.id for row in rows)
         return len(rows)
 
-    def _release(self, rows: list[Any]) -> None:
-        """What became of them could not be written down, so they are sent again."""
-        with self.database.connected() as connection:
-            mine = sa.update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows]), OutboxRow.owner == self.owner)
-            connection.execute(mine.values(owner=None, lease=0.0))
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._wake:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._busy -= 1
+
+    def _next(self) -> list[_Letter]:
+        """What was claimed when it was committed; and when that is all, or it is time, what waits in the database."""
+        with self._claiming:
+            due = time.monotonic() >= self._looked + self.poll
+            if self._ready and not due:
+                return self._next_ready(self.batch)
+            if not (due or self._behind):
+                return []
+            rows = self._claim()
+            self._sending.update(row.id for row in rows)
+            self._looked, self._behind = time.monotonic(), False
+        if len(rows) == self.batch:
+            self.wake()  # there may be more: another sender shall look
+        return self._read(rows)
+
+    def _next_ready(self, letters: int) -> list[_Letter]:
+        found: list[_Letter] = []
+        with suppress(IndexError):
+            while len(found) < letters:
+                found.append(self._ready.popleft())
+        return found
 
     def _claim(self) -> list[Any]:
-        left = OutboxRow.owner == self.owner  # and not among those that are being sent: what became of it could not be written down
-        free = sa.or_(OutboxRow.owner.is_(None), left, OutboxRow.lease < now())
+        unsettled = set(self._unsettled)
+        free = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now(), OutboxRow.id.in_(unsettled))
         due = sa.select(OutboxRow).where(OutboxRow.relay.in_(self.carriers), OutboxRow.due <= now(), ~OutboxRow.parked, free)
         paused = self._paused_now()
         if paused:
             due = due.where(sa.or_(OutboxRow.due == AT_ONCE, sa.tuple_(OutboxRow.relay, OutboxRow.destination).not_in(paused)))
-        if self._sending:
-            due = due.where(OutboxRow.id.not_in(list(self._sending)))
         chosen = due.order_by(OutboxRow.due, OutboxRow.id).limit(self.batch).with_for_update(skip_locked=True)
         with self.database.connected() as connection:
             rows = list(connection.execute(chosen.with_only_columns(*OutboxRow.__table__.columns)).all())
+            self._unsettled -= unsettled if len(rows) < self.batch else {row.id for row in rows}
             if not rows:
                 return []
             mine = sa.update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows]), free)
@@ -299,7 +375,8 @@ class Outbox:
         mine = set(connection.execute(own).scalars())
         return [row for row in rows if row.id in mine]
 
-    def _letters(self, rows: Iterable[Any]) -> list[_Letter]:
+    def _read(self, rows: Sequence[Any]) -> list[_Letter]:
+        """The letters that these rows are; small ones with their bytes."""
         groups: dict[tuple[str, str, str, str], list[Any]] = {}
         for row in rows:
             groups.setdefault((row.message, row.mail_from, row.relay, row.destination), []).append(row)
@@ -354,10 +431,8 @@ class Outbox:
                     self._settle(held, letter)
 
     def _finish_sent(self, rows: list[Any]) -> None:
-        if not rows:
-            return
-        with self.database.states.begin() as held:
-            self._delete(held, rows)
+        if rows:
+            self.database.write(removals(rows))
         for row in rows:
             log.info("sent %s for delivery %s by relay %s", row.rcpt_to, row.delivery, row.relay)
 
@@ -409,7 +484,7 @@ class Outbox:
                 self._postpone(held, row, letter.failures[row.rcpt_to])
             return
         self._report(held, letter, data, {row.rcpt_to: final for row, final in lost})
-        self._delete(held, rows)
+        held.writes += removals(rows)
 
     def _report(self, held: CommittingDelivery, letter: _Letter, data: bytes, failures: dict[str, Reply]) -> None:
         mail_from = letter.rows[0].mail_from
@@ -421,10 +496,6 @@ class Outbox:
         for row, final in lost:
             values = {"parked": True, "owner": None, "lease": 0.0, "reply": str(final), "attempts": row.attempts + 1}
             held.connection.execute(sa.update(OutboxRow).where(OutboxRow.id == row.id).values(**values))
-
-    def _delete(self, held: CommittingDelivery, rows: list[Any]) -> None:
-        if rows:
-            remove_rows(held.connection, [row.id for row in rows], {row.message for row in rows})
 
 
 _BROKEN = RelayError(reply(451, "the relay itself failed, see the log", "4.3.0"))
@@ -457,22 +528,9 @@ def remove(database: Database, address: str | None = None) -> int:
     idle = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now())
     with database.connected() as connection:
         rows = connection.execute(_for(sa.select(OutboxRow.id, OutboxRow.message).where(idle), address)).all()
-        remove_rows(connection, [row.id for row in rows], {row.message for row in rows})
+        for write in removals(rows) if rows else ():
+            execute(connection, write)
         return len(rows)
-
-
-def remove_rows(connection: Any, ids: Sequence[int], messages: Iterable[str]) -> None:
-    """Deletes rows, and the bytes of messages that no row points to any more."""
-    for part in _parts(list(ids)):
-        connection.execute(sa.delete(OutboxRow).where(OutboxRow.id.in_(part)))
-    used = sa.select(OutboxRow.id).where(OutboxRow.message == Message.id).exists()
-    for part in _parts(sorted(messages)):
-        connection.execute(sa.delete(Message).where(Message.id.in_(part), ~used))
-
-
-def _parts(items: list[Any], size: int = 500) -> list[list[Any]]:
-    """Databases cap the parameters of one statement."""
-    return [items[at : at + size] for at in range(0, len(items), size)]
 
 
 def _change(database: Database, address: str | None, **values: Any) -> int:

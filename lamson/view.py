@@ -13,7 +13,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, overload
 
@@ -22,7 +22,7 @@ import jinja2
 from lamson.errors import ViewError
 from lamson.mail import MailRequest, MailResponse
 
-__all__ = ["LOADER", "ViewError", "attach", "load", "render", "respond"]
+__all__ = ["LOADER", "ViewError", "attach", "load", "render", "render_html", "respond"]
 
 
 def _is_html(name: str | None) -> bool:
@@ -55,6 +55,18 @@ def render(variables: Mapping[str, Any], template: str) -> str:
     """The text of the template of this name. Raises ViewError, also for a variable that it names and that is not among these."""
     try:
         return str(load(template).render(variables))
+    except jinja2.TemplateError as error:
+        raise _view_error(template, error) from error
+
+
+def render_html(variables: Mapping[str, Any], template: str, finalize: Callable[[Any], Any] | None = None) -> str:
+    """The same, but whatever the template's name is, its values are escaped as HTML; each after it went through `finalize`, if given, whose
+    `Markup` is left as it is. Raises ViewError also when LOADER is no Jinja2 environment, which alone knows how to escape."""
+    environment = _environment()
+    if not isinstance(environment, jinja2.Environment):
+        raise ViewError(f"The template {template} cannot be used for HTML, as view.LOADER is no Jinja2 environment.")
+    try:
+        return _for_html(environment, finalize).get_template(template).render(variables)
     except jinja2.TemplateError as error:
         raise _view_error(template, error) from error
 
@@ -236,6 +248,12 @@ def _with_our_rules(environment: jinja2.Environment, loader: jinja2.BaseLoader |
 def _for_headers(environment: jinja2.Environment) -> jinja2.Environment:
     """The same environment, but no value that it puts out can begin a line."""
     return environment.overlay(finalize=_in_one_line, autoescape=False)
+
+
+@lru_cache(maxsize=20)
+def _for_html(environment: jinja2.Environment, finalize: Callable[[Any], Any] | None) -> jinja2.Environment:
+    """The same environment, where every value is escaped as HTML unless it is `Markup`."""
+    return environment.overlay(finalize=finalize, autoescape=True)
 
 
 def _in_one_line(value: Any) -> str:

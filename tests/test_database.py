@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,18 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from lamson import delivery
-from lamson.database import SCHEMA_VERSION, Database, FSMState, Message, OutboxRow, PushRow, Receipt, Schema, configure_database
+from lamson.database import (
+    SCHEMA_VERSION,
+    Database,
+    DueRow,
+    FSMState,
+    Message,
+    OutboxRow,
+    PushRow,
+    Receipt,
+    Schema,
+    configure_database,
+)
 from lamson.delivery import Outgoing
 from lamson.errors import Conflict, DatabaseError, Fault, QueueError, RelayError, SMTPError
 from lamson.outbox import Outbox
@@ -62,6 +73,22 @@ class Push:
 
     def undo(self) -> None:
         self.done.append("undone")
+
+
+class BusyOutbox:
+    """One that claims nothing, and is only told that there is something."""
+
+    woken = 0
+
+    def claim(self, rows: Sequence[DueRow], data: bytes) -> bool:
+        return False
+
+    def take(self, rows: Sequence[DueRow], data: bytes) -> None: ...
+
+    def forget(self, rows: Sequence[DueRow]) -> None: ...
+
+    def wake(self) -> None:
+        self.woken += 1
 
 
 @pytest.fixture(params=databases.KINDS)
@@ -121,8 +148,8 @@ def fill(database: Database, held: delivery.Delivery, push: Push) -> None:
 
 
 def test_all_that_a_delivery_caused_is_one_commit(database: Database) -> None:
-    push, woken = Push(), []
-    database.listeners.append(lambda: woken.append(1))
+    push, outbox = Push(), BusyOutbox()
+    database.senders.append(outbox)
     with begin(database, "abc") as held:
         fill(database, held, push)
         assert rows_seen_elsewhere(database) == 0
@@ -134,7 +161,7 @@ def test_all_that_a_delivery_caused_is_one_commit(database: Database) -> None:
     ]
     assert [row.data for row in rows(database, Message)] == [b"answer"]
     assert [(row.queue_dir, row.queue_key) for row in rows(database, PushRow)] == [("run/queue", "1.x")]
-    assert (push.done, woken) == (["finished"], [1])
+    assert (push.done, outbox.woken) == (["finished"], 1)
     with begin(database) as held:
         assert held.receipt("r" * 64) == reply(250)
 
@@ -335,7 +362,7 @@ def test_one_writer_at_a_time_and_the_turn_always_comes_back(sqlite: Database) -
         thread.start()
         thread.join()
         assert "was being written" in str(failed[0])
-    assert not sqlite.writing.locked()
+    assert not sqlite.writer.turn.locked()
     sqlite.states.set("m", "bob@x", "NEXT")
 
 

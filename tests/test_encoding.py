@@ -154,6 +154,13 @@ def test_damaged_messages_are_read(data: bytes, headers: list[str], body: str, d
         ("a" * 5000, b"x", "x", "unknown charset"),
         ("utf\x00-8", "é".encode(), "é", ""),
         ("\x00", "é".encode(), "é", "UTF-8"),
+        ("ks_c_5601-1987", "한국어 똠".encode("cp949"), "한국어 똠", ""),
+        ("Win-1251", "Привет".encode("cp1251"), "Привет", ""),
+        ("x-cp1250", "Žluťoučký".encode("cp1250"), "Žluťoučký", ""),
+        ("windows-31j", "①".encode("cp932"), "①", ""),
+        ("windows-874", "ไทย".encode("cp874"), "ไทย", ""),
+        ("macintosh", "é".encode("mac_roman"), "é", ""),
+        ("unknown-8bit", "é".encode(), "é", "unknown charset"),
     ],
 )
 def test_text_of_any_charset_becomes_str(charset: str, data: bytes, expected: str, defect: str) -> None:
@@ -389,6 +396,7 @@ def test_a_value_that_is_none_is_refused_and_lists_are_joined() -> None:
         "x  double  spaces  " + "y" * 80 + "  é  z",
         "é" + " a" * 200,
         "é" + "  a" * 500,
+        "a" * 890 + "  é  " + "a" * 890,
     ],
 )
 def test_a_subject_is_read_back_equal_by_us_and_by_the_standard_library(subject: str) -> None:

@@ -6,14 +6,22 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
+import jinja2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lamson.html import markdown, sanitise
+from lamson import view
+from lamson.errors import ViewError
+from lamson.html import HtmlMail, markdown, sanitise
+from lamson.mail import MailRequest, MailResponse
 
 
 class Elements(HTMLParser):
@@ -77,6 +85,409 @@ def test_html_in_markdown_of_ones_own() -> None:
 @given(st.text(st.one_of(st.sampled_from("[]()<>!*_`~#|-&;:\\ \n\t\ud800\0"), st.characters())))
 def test_markdown_takes_any_text(source: str) -> None:
     markdown(source).encode()
+
+
+# -- mail
+
+#: The smallest PNG, one transparent pixel.
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c636060606000000005000166a1e1b80000000049454e44ae426082"
+)
+CONTENT = "# Hello {{ name }}\n\nWelcome to *{{ place }}*.\n"
+SHELL = "<html><head><title>{{ title }}</title></head><body>{{ content }}</body></html>"
+
+
+@pytest.fixture
+def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an application's templates, with a text, a shell and a style sheet in it."""
+    folder = tmp_path / "templates"
+    folder.mkdir()
+    write(folder, "hello.md", CONTENT)
+    write(folder, "shell.html", SHELL)
+    write(folder, "style.css", "p { color: {{ colour }}; margin: 1px }")
+    (folder / "logo.png").write_bytes(PIXEL)
+    monkeypatch.setattr(view, "LOADER", jinja2.Environment(loader=jinja2.FileSystemLoader(folder)))
+    return folder
+
+
+def write(folder: Path, name: str, source: str) -> str:
+    (folder / name).write_text(source, "utf-8")
+    return name
+
+
+def of(source: str, folder: Path, html: bool = False, **variables: Any) -> Elements:
+    """What a text renders to, in a shell without styles."""
+    mail = HtmlMail(None, write(folder, "bare.html", "<body>{{ content }}</body>"), wiki=partial(markdown, html=html))
+    return Elements(mail.render(variables, write(folder, "text.md", source)))
+
+
+def parts(msg: MailResponse) -> dict[str, Any]:
+    """The parts by type, as a receiver gets them."""
+    return {part.content_type: part for part in MailRequest(None, None, None, bytes(msg)).walk()}
+
+
+def test_a_message_is_text_and_html_of_one_source(templates: Path) -> None:
+    mail = HtmlMail("style.css", "shell.html", {"colour": "red", "place": "nowhere", "title": "News"})
+    variables = {"name": "Jöe", "place": "the garden"}
+    for body in ({}, {"Body": "hello.md"}):
+        msg = mail.respond(variables, "hello.md", To="joe@example.com", From="a@example.com", Subject="For %(name)s", **body)
+        assert (msg["to"], msg["subject"]) == ("joe@example.com", "For Jöe")
+        assert msg.Body == "# Hello Jöe\n\nWelcome to *the garden*."
+        elements = Elements(msg.Html)
+        assert elements.all("p") == [{"style": "color: red; margin: 1px"}]
+        assert "News" in elements.text
+        assert "Hello JöeWelcome to the garden." in re.sub(r"\n", "", elements.text)
+        assert set(parts(msg)) == {"text/plain", "text/html"}
+    assert mail.render(variables, "hello.md") == msg.Html
+
+
+def test_another_text_part_or_none(templates: Path) -> None:
+    write(templates, "hello.txt", "Hello, {{ name }}.")
+    mail = HtmlMail()
+    variables = {"name": "Joe", "place": "x"}
+    assert mail.respond(variables, "hello.md", To="joe@example.com", Body="hello.txt").Body == "Hello, Joe."
+    assert mail.respond(variables, "hello.md", To="joe@example.com", Body=None).Body is None
+    with pytest.raises(TypeError, match=r"makes the Html itself"):
+        mail.respond(variables, "hello.md", Html="shell.html")
+
+
+def test_the_shell_that_comes_with_lamson(templates: Path) -> None:
+    mail = HtmlMail(variables={"footer": "Example & Co", "preheader": "In short", "lang": "de"})
+    msg = mail.respond({"name": "Joe", "place": "x"}, "hello.md", Subject="News for %(name)s")
+    elements = Elements(msg.Html)
+    assert elements.all("html")[0]["lang"] == "de"
+    assert "News for Joe" in elements.text
+    assert "Example & Co" in elements.text
+    assert {"name": "color-scheme", "content": "light dark"} in elements.all("meta")
+    assert "max-width: 600px" in (elements.all("table")[1]["style"] or "")
+    assert "@media (prefers-color-scheme: dark)" in msg.Html
+    assert len(msg.Html) < 20_000  # octets, of the 102,000 after which Gmail cuts
+    plain = Elements(HtmlMail().render({"name": "Joe", "place": "x"}, "hello.md"))
+    assert "preheader" not in str(plain.found)
+
+
+def test_styles_of_ones_own_beside_those_that_come_with_lamson(templates: Path) -> None:
+    page = HtmlMail("style.css", variables={"colour": "teal"}).render({"name": "Joe", "place": "x"}, "hello.md")
+    assert Elements(page).all("p") == [{"style": "color: teal; margin: 1px"}]
+    assert "max-width: 600px" in page
+
+
+def test_another_wiki(templates: Path) -> None:
+    mail = HtmlMail(None, "shell.html", {"title": ""}, wiki=lambda text: f"<pre>{text}</pre>")
+    elements = Elements(mail.render({"name": "<b>\n", "place": "*"}, "hello.md"))
+    assert elements.text.strip() == "# Hello <b>\n\nWelcome to ***."
+    assert elements.all("b") == []
+
+
+def test_pretty_is_for_people_and_says_the_same(templates: Path) -> None:
+    write(templates, "hello.md", "# {{ name }}\n\ntext\n\n    code\n\n      more\n\n- a\n- b\n")
+    mail = HtmlMail()
+    plain, pretty = (mail.render({"name": "Joe"}, "hello.md", pretty) for pretty in (False, True))
+    assert Elements(plain).found == Elements(pretty).found
+    assert re.sub(r"\s", "", plain) == re.sub(r"\s", "", pretty)
+    assert "code\n\n  more\n" in pretty
+    assert pretty.count("\n") > plain.count("\n") + 10
+
+
+def test_an_instance_serves_many_threads(templates: Path) -> None:
+    mail = HtmlMail()
+    wanted = mail.render({"name": "Joe", "place": "x"}, "hello.md")
+    got: list[str] = []
+    threads = [threading.Thread(target=lambda: got.append(mail.render({"name": "Joe", "place": "x"}, "hello.md"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [wanted] * 8
+
+
+# -- values
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "<script>alert(1)</script>",
+        "[x](javascript:alert(1))",
+        "*strong* _em_ `code` ~~s~~ ![i](x.png)",
+        "# heading",
+        "- item\n- item",
+        "1. item",
+        "> quoted\n\nParagraph\n\n    code",
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+        "``` \nfence",
+        "<https://example.com> &amp; &#42; \\*",
+        "{{ secret }} {% if %}",
+        "qvz41zvq and https://qvzu41zvq",
+        "qvzffzvq",
+        "--lamson-1-1: 1 <p style='--lamson-0-99: 1'>",
+        "  two  spaces  ",
+        "a\r\nb\rc",
+        "Zoë\0\ud800",
+    ],
+)
+def test_a_value_stays_what_it_is(templates: Path, value: str) -> None:
+    shown = value.replace("\0", "").replace("\ud800", "?")  # HTML has neither
+    for place in ["{}", "x *{}* y", "> {}", "- {}", "# {}", "`{}`", "    {}", "~~~\n{}\n~~~\n", "a | b\n--|--\n{} | c", "[{}](https://a)"]:
+        source = place.replace("{}", "{{ value }}")
+        with_value, with_word = of(source, templates, value=value), of(source, templates, value="word")
+        assert [each for each in with_value.found if each[0] != "br"] == with_word.found
+        assert " ".join(with_value.text.split()) == " ".join(with_word.text.replace("word", shown).split())
+
+
+def test_lines_of_a_value_stay_lines(templates: Path) -> None:
+    elements = of("> {{ value }}\n\nand\n\n```\n{{ value }}\n```", templates, value="one\ntwo\n\nthree\n")
+    assert len(elements.all("br")) == 3
+    assert elements.text.count("one\ntwo\n\nthree\n") == 2
+
+
+def test_numbers_and_markup_of_ones_own(templates: Path) -> None:
+    source = "{% for each in items %}\n{{ loop.index }}. {{ each }}\n{%- endfor %}\n\n{{ mine|safe }}\n\n{{ nothing }}"
+    elements = of(source, templates, items=["*a*", "*b*"], mine="*em*", nothing="")
+    assert len(elements.all("ol")) == 1
+    assert len(elements.all("em")) == 1
+    assert len(elements.all("p")) == 1
+
+
+def test_macros_sets_includes_and_filters_escape_once(templates: Path) -> None:
+    write(templates, "macro.md", "{% macro hello(name) %}**{{ name }}**{% endmacro %}")
+    write(templates, "part.md", "_{{ value }}_")
+    source = (
+        "{% from 'macro.md' import hello %}{{ hello(value) }} {% include 'part.md' %} "
+        "{% set line %}`{{ value }}`{% endset %}{{ line }} {{ value|upper }} {{ '~'.join([value, value]) }}"
+    )
+    elements = of(source, templates, value="*<x>*")
+    assert elements.text.strip() == "*<x>* *<x>* *<x>* *<X>* *<x>*~*<x>*"
+    assert [tag for tag, _ in elements.found if tag not in ("html", "head", "body")] == ["p", "strong", "em", "code"]
+
+
+def test_addresses_as_values_are_links(templates: Path) -> None:
+    url, address = "https://example.com/a_b?x=1&y=*2*(3)", "list-confirm-a_b@example.com"
+    source = "<{{ url }}> <{{ address }}> [here]({{ url }}) [q](https://example.com/?q={{ word|urlencode }}) [h](https://{{ host }}/x)"
+    elements = of(source, templates, url=url, address=address, word="a&b c", host="example.org")
+    hrefs = [each["href"] for each in elements.all("a")]
+    assert hrefs == [url, f"mailto:{address}", url, "https://example.com/?q=a%26b%20c", "https://example.org/x"]
+    assert elements.text.split()[:2] == [url, address]
+
+
+@pytest.mark.parametrize("value", ["javascript:alert(1)", " java\nscript:alert(1)", "DATA:text/html,x", "vbscript:x", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "[x]({{ value }})",
+        "[x]: {{ value }}\n\n[x]",
+        "<a href='{{ value }}'>x</a>",
+        "<a href={{ value }}>x</a>",
+        "<a title='>' href='{{ value }}'>x</a>",
+    ],
+)
+def test_a_value_as_an_address_runs_nothing(templates: Path, source: str, value: str) -> None:
+    assert [each["href"] for each in of(source, templates, html=True, value=value).all("a")] == ["#"]
+
+
+def test_a_value_in_an_attribute_stays_in_it(templates: Path) -> None:
+    value = "\" onclick='x' <b> '"
+    elements = of(
+        '[x](https://a "{{ value }}") ![{{ value }}](https://a/)\n\n<p class="{{ value }}">x</p>', templates, html=True, value=value
+    )
+    assert elements.all("a") == [{"href": "https://a", "title": value}]
+    assert elements.all("img") == [{"src": "https://a/", "alt": value}]
+    assert {"class": value} in elements.all("p")
+
+
+def test_a_value_names_no_file(templates: Path) -> None:
+    write(templates, "text.md", "![x]({{ value }})")
+    for value in ("logo.png", "../secret.png", "/etc/passwd"):
+        msg = HtmlMail().respond({"value": value}, "text.md")
+        assert msg.attachments == []
+        assert Elements(msg.Html).all("img")[0]["src"] == "#"
+
+
+def test_values_in_the_shell_are_escaped_whatever_its_name(templates: Path) -> None:
+    write(templates, "shell.tmpl", "<body title='{{ name }}'>{{ content }}{{ name }}</body>")
+    page = HtmlMail(None, "shell.tmpl").render({"name": "'<script>", "place": ""}, "hello.md")
+    assert Elements(page).all("script") == []
+    assert Elements(page).all("body") == [{"title": "'<script>"}]
+
+
+def test_a_value_in_the_style_sheet_ends_no_element(templates: Path) -> None:
+    page = HtmlMail("style.css", "shell.html", {"title": ""}).render(
+        {"colour": "red } </style><script>alert(1)</script> { ", "name": "", "place": ""}, "hello.md"
+    )
+    assert "script" not in [tag for tag, _ in Elements(page).found]
+
+
+def test_a_strangers_place_in_a_header_is_left(templates: Path) -> None:
+    message = MailRequest(None, "joe@example.com", "a@example.com", b"Subject: %(secret)s\r\n\r\nHi")
+    variables = {"message": message, "subject": message["Subject"], "secret": "sesame", "name": "", "place": ""}
+    msg = HtmlMail().respond(variables, "hello.md", Subject=f"Re: {message['Subject']}")
+    assert msg["Subject"] == "Re: %(secret)s"
+
+
+@given(st.text(st.one_of(st.sampled_from("[]()<>!*_`~#|-&;:{}%\\ \n\r\t\ud800\0"), st.characters()), min_size=1))
+def test_any_value_is_shown_as_it_is(value: str) -> None:
+    templates = {"text.md": "**{{ value }}** [x]({{ value }}) `{{ value }}`", "shell": "<body>{{ content }}</body>"}
+    before, view.LOADER = view.LOADER, jinja2.Environment(loader=jinja2.DictLoader(templates))
+    try:
+        elements = Elements(HtmlMail(None, "shell").render({"value": value}, "text.md"))
+    finally:
+        view.LOADER = before
+    assert [tag for tag, _ in elements.found if tag not in ("html", "head", "body", "br")] == ["p", "strong", "a", "code"]
+
+
+# -- errors
+
+
+def test_errors_name_the_template(templates: Path) -> None:
+    mail = HtmlMail(None, "shell.html", {"title": ""})
+    with pytest.raises(ViewError, match=r"no template nowhere\.md"):
+        mail.render({}, "nowhere.md")
+    with pytest.raises(ViewError, match=r"hello\.md cannot be rendered: 'name' is undefined"):
+        mail.render({}, "hello.md")
+    with pytest.raises(ViewError, match=r"shell\.html cannot be rendered: 'title' is undefined"):
+        HtmlMail(None, "shell.html").render({"name": "", "place": ""}, "hello.md")
+    with pytest.raises(ViewError, match=r"style\.css cannot be rendered: 'colour' is undefined"):
+        HtmlMail("style.css").render({"name": "", "place": ""}, "hello.md")
+
+
+def test_a_loader_that_cannot_escape_is_refused(templates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loader:
+        def get_template(self, name: str) -> jinja2.Template:
+            return jinja2.Template("x")
+
+    monkeypatch.setattr(view, "LOADER", Loader())
+    with pytest.raises(ViewError, match=r"hello\.md cannot be used for HTML, as view\.LOADER is no Jinja2 environment"):
+        HtmlMail().render({}, "hello.md")
+
+
+# -- images
+
+
+def test_images_that_text_and_shell_name_come_with_the_message(templates: Path) -> None:
+    (templates / "img").mkdir()
+    (templates / "img" / "a b.png").write_bytes(PIXEL + b"x")
+    write(templates, "text.md", "![Logo](logo.png) ![Again](./logo.png) ![Other](img/a%20b.png) ![Far](https://a/x.png) ![Given](cid:own)")
+    write(templates, "shell.html", '<body><img src="logo.png" alt="a > b" width=10>{{ content }}</body>')
+    mail = HtmlMail(None, "shell.html")
+    msg = mail.respond({}, "text.md", To="joe@example.com")
+    sources = [each["src"] for each in Elements(msg.Html).all("img")]
+    logo, _, _, other, far, own = sources
+    assert sources[:3] == [logo] * 3
+    assert (far, own) == ("https://a/x.png", "cid:own")
+    received = MailRequest(None, None, None, bytes(msg)).attachments
+    assert [(f"cid:{each.content_id}", each.name, each.type, each.data, each.inline) for each in received] == [
+        (logo, "logo.png", "image/png", PIXEL, True),
+        (other, "a b.png", "image/png", PIXEL + b"x", True),
+    ]
+    assert list(parts(msg)) == ["text/plain", "multipart/related", "text/html", "image/png"]
+    assert Elements(mail.render({}, "text.md")).all("img")[0]["src"] == "logo.png"
+
+
+def test_images_of_another_folder(templates: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "sun.png").write_bytes(PIXEL)
+    write(templates, "text.md", "![Sun](sun.png)")
+    assert len(HtmlMail(images=tmp_path / "pictures").respond({}, "text.md").attachments) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("gone.png", r"There is no image 'gone\.png' in .*templates\."),
+        ("../secret.png", r"There is no image '\.\./secret\.png' in "),
+        ("link.png", r"There is no image 'link\.png' in "),
+        ("/etc/passwd", r"There is no image '/etc/passwd' in "),
+        ("hello.md", r"'hello\.md' cannot be shown as an image"),
+    ],
+)
+def test_what_is_no_image_of_the_folder_is_refused(templates: Path, name: str, says: str) -> None:
+    (templates.parent / "secret.png").write_bytes(PIXEL)
+    (templates / "link.png").symlink_to(templates.parent / "secret.png")
+    write(templates, "text.md", f"![x]({name})")
+    with pytest.raises(ViewError, match=says):
+        HtmlMail().respond({}, "text.md")
+
+
+def test_images_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "LOADER", jinja2.Environment(loader=jinja2.DictLoader({"text.md": "![x](logo.png)"})))
+    with pytest.raises(ViewError, match=r"There is no image 'logo\.png' anywhere: give HtmlMail the folder, images="):
+        HtmlMail().respond({}, "text.md")
+
+
+# -- styles
+
+
+def styled(css: str, body: str, folder: Path, head: str = "") -> str:
+    write(folder, "style.css", css)
+    write(folder, "shell.html", f"<!doctype html><html><head>{head}</head><body>{body}</body></html>")
+    write(folder, "text.md", "")
+    return HtmlMail("style.css", "shell.html").render({}, "text.md")
+
+
+@pytest.mark.parametrize(
+    ("css", "element", "style"),
+    [
+        ("p { color: red } p { color: blue }", "<p>", "color: blue"),
+        ("p { color: red } p { margin: 1px }", "<p>", "color: red; margin: 1px"),
+        (".a { color: red } p { color: blue; margin: 0 }", "<p class=a>", "margin: 0; color: red"),
+        ("#x { color: red } .a.b { color: blue } p { color: green }", "<p id=x class='a b'>", "color: red"),
+        ("p { color: red !important } .a { color: blue }", "<p class=a>", "color: red !important"),
+        ("p { color: red }", "<p style='color: blue; margin: 0'>", "color: blue; margin: 0"),
+        ("p { color: red !important }", "<p style='color: blue; margin: 0'>", "margin: 0; color: red !important"),
+        ("p { color: red !important }", "<p style='color: blue !important'>", "color: blue !important"),
+        ("p { margin-left: 1px; margin: 2px }", "<p>", "margin-left: 1px; margin: 2px"),
+        ("p { margin-left: 1px } p { margin: 2px } p { margin-left: 3px }", "<p>", "margin: 2px; margin-left: 3px"),
+        ("p { border: 0; margin: 0 } p { border-left: 1px } p { border: 2px }", "<p>", "margin: 0; border-left: 1px; border: 2px"),
+        ("p { color: #fff; color: rgba(1, 2, 3, .5) }", "<p>", "color: #fff; color: rgba(1, 2, 3, .5)"),
+        (
+            'P { COLOR: Red; background: url("a;b.png"); font-family: \'A\', "B" }',
+            "<p>",
+            'color: Red; background: url("a;b.png"); font-family: "A", "B"',
+        ),
+        ("/* p */ div > p, .none { color: red } body p:not(.b) { margin: 0 }", "<p>", "margin: 0"),
+        ("p { color: red; ; nonsense } } q { x", "<p>", "color: red"),
+    ],
+)
+def test_all_rules_that_match_in_the_order_of_css(templates: Path, css: str, element: str, style: str) -> None:
+    (found,) = Elements(styled(css, f"{element}x</p>", templates)).all("p")
+    assert found["style"] == style
+
+
+def test_what_no_attribute_can_say_stays_and_wins(templates: Path) -> None:
+    css = """
+        a { color: red } a:hover { color: blue; color: green !important; color: teal }
+        @media (max-width: 480px) { a, .none { color: black } @supports (display: grid) { p { margin: 0 } } }
+        @font-face { font-family: X; src: url(https://example.com/x) }
+        p::before { content: ";}" }
+    """
+    page = styled(css, "<p><a href=x>x</a></p>", templates)
+    assert Elements(page).all("a") == [{"href": "x", "style": "color: red"}]
+    kept = " ".join(page.split("<style>")[1].split("</style>")[0].split())
+    assert "a:hover { color: blue !important; color: teal !important; color: green !important; }" in kept
+    assert (
+        "@media (max-width: 480px) { a, .none { color: black !important; } @supports (display: grid) { p { margin: 0 !important; } } }"
+        in kept
+    )
+    assert "@font-face { font-family: X; src: url(https://example.com/x) }" in kept
+    assert 'p::before { content: ";}" !important; }' in kept
+    assert "--lamson" not in page
+
+
+def test_style_elements_of_the_shell(templates: Path) -> None:
+    used = "<style type='text/css'>b { margin: 9px }</style><style>p { color: red; margin: 0 }</style>"
+    comment = "<!--[if mso]><style>p { color: green }</style><![endif]-->"
+    keep = '<style data-css-inline="ignore">p { width: 1px }</style>'
+    page = styled("p { color: blue }", "<p>x</p>", templates, used + comment + keep)
+    assert Elements(page).all("p") == [{"style": "margin: 0; color: blue"}]
+    assert comment in page
+    assert keep in page
+
+
+def test_a_shell_without_a_head(templates: Path) -> None:
+    write(templates, "style.css", "p { color: red }")
+    write(templates, "bare.html", "{{ content }}")
+    page = HtmlMail("style.css", "bare.html").render({"name": "Joe", "place": "x"}, "hello.md")
+    assert Elements(page).all("p") == [{"style": "color: red"}]
 
 
 # -- showing what others wrote
@@ -214,17 +625,17 @@ def test_a_long_flat_newsletter_is_not_nested() -> None:
 # -- without the packages
 
 
-@pytest.mark.parametrize("use", ["html.markdown('x')", "html.sanitise('x')"])
-@pytest.mark.parametrize("package", ["markdown_it", "nh3", "tinycss2"])
-def test_without_the_extra_a_sentence_names_it(package: str, use: str) -> None:
+@pytest.mark.parametrize("package", ["css_inline", "markdown_it", "nh3", "tinycss2"])
+def test_without_the_extra_a_sentence_names_it(package: str) -> None:
     program = textwrap.dedent(f"""
         import sys
         sys.modules[{package!r}] = None  # as if it were not installed
         from lamson import errors, html
-        try:
-            {use}
-        except errors.ConfigError as error:
-            print(error)
+        for use in (lambda: html.markdown("x"), lambda: html.sanitise("x"), lambda: html.HtmlMail("a.css", "a.html")):
+            try:
+                use()
+            except errors.ConfigError as error:
+                print(error)
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == f"lamson.html needs the package {package}, which is not installed: pip install 'lamson[html]'.\n"
+    assert done.stdout == f"lamson.html needs the package {package}, which is not installed: pip install 'lamson[html]'.\n" * 3

@@ -57,7 +57,7 @@ NAMES: dict[str, str] = {
         Queue.push Queue.pop Queue.get Queue.remove Queue.keys Queue.count Queue.clear Queue.oversize
     """,
     "lamson.view": "LOADER load render respond attach",
-    "lamson.html": "markdown sanitise",
+    "lamson.html": "HtmlMail HtmlMail.render HtmlMail.respond markdown sanitise",
     "lamson.confirm": """
         ConfirmationStorage SQLAlchemyConfirmationStorage ConfirmationEngine
         ConfirmationStorage.get ConfirmationStorage.store ConfirmationStorage.delete ConfirmationStorage.clear
@@ -138,6 +138,9 @@ PARAMETERS: dict[str, str] = {
     "lamson.spam.spam_filter": "storage config spam_queue next_state",
     "lamson.spam.Filter": "storage config",
     "lamson.bounce.bounce_to": "soft hard threshold",
+    "lamson.html.HtmlMail": "css_template html_template variables wiki",
+    "lamson.html.HtmlMail.render": "variables content_template pretty",
+    "lamson.html.HtmlMail.respond": "variables content",
 }
 
 

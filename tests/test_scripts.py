@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("demo", "check")
+SCRIPTS = ("demo", "check", "examples/osb/demo")
 
 #: What every POSIX system has and the scripts use.
 COREUTILS = ("sh", "basename", "dirname", "cat", "cksum")
@@ -43,7 +43,7 @@ def run(script: str, machine: Path, **variables: str) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_python(script: str, machine: Path) -> None:
-    assert run(script, machine).startswith(f"{script}: Lamson needs Python 3.11 or newer")
+    assert run(script, machine).startswith(f"{Path(script).name}: Lamson needs Python 3.11 or newer")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -51,7 +51,7 @@ def test_a_python_that_is_too_old_is_named(script: str, machine: Path) -> None:
     program(machine / "python3", 'case "$1" in --version) echo Python 3.9.18;; *) exit 1;; esac')
     told = run(script, machine)
     assert "python3 is Python 3.9.18" in told
-    assert f"PYTHON=/path/to/python3.12 ./{script}" in told
+    assert f"PYTHON=/path/to/python3.12 ./{Path(script).name}" in told
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from lamson.errors import ConfigError
 
 #: File names that are sorted at a time: a Maildir of more is listed once more for each so many.
-NAMES = 20_000
+NAMES = 10_000
 
 #: Octets of a line that are read at once.
 PIECE = 64 * 1024

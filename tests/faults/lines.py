@@ -149,7 +149,7 @@ class Application:
         """What is there of this sender's message: all or nothing. And no connection and no lock is kept."""
         gc.collect()  # the exception that we raised holds on to what its frames had
         promise(self.database.engine.pool.checkedout() == 0, f"{place}: a connection was not given back")
-        promise(not self.database.writing.locked(), f"{place}: the turn to write was not given back")
+        promise(not self.database.writer.turn.locked(), f"{place}: the turn to write was not given back")
         Outbox(self.database, []).recover()  # as the next start does
         with self.database.engine.connect() as connection:
             rows = connection.execute(sa.select(sa.func.count()).where(Row.sender == sender)).scalar_one()

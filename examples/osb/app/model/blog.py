@@ -215,8 +215,8 @@ def name_of(message):
 
 def written_in(message):
     """The text, and whether it is HTML. Nearly every mail program sends plain text, at least besides, and that is taken for Markdown."""
-    has_text = any(part.content_type == "text/plain" and part.disposition != "attachment" for part in message.walk())
-    is_html = message.html is not None and not has_text
+    plain = [part.body for part in message.walk() if part.content_type == "text/plain" and part.disposition != "attachment"]
+    is_html = message.html is not None and not any(str(text or "").strip() for text in plain)
     return clean_text(message.html if is_html else message.text), is_html
 
 

@@ -1,0 +1,208 @@
+"""SQLite as the embedded database: what makes its connections ours, and one commit for all who wait for its one writer.
+
+SQLite lies in this process, so a statement costs it a few microseconds, and handling one through SQLAlchemy several times that. What every
+delivery reads and writes goes past it, with the text that SQLAlchemy made of the same statement. And because a commit waits for the disk,
+deliveries that wait for their turn are committed together by whoever has it; each hears only when its own is on the disk.
+
+`lamson.database` decides what is written. This module knows no tables, no deliveries and no mail.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from lamson.errors import Conflict, Fault
+
+#: Statements that write nothing begin so.
+_READING = ("SELECT", "PRAGMA", "EXPLAI")
+#: How many deliveries one commit holds at most, so that the first of them does not wait for long.
+TOGETHER = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A statement and the rows that it is executed for. `must_hit`: Conflict unless it changes one row."""
+
+    statement: Any
+    rows: Sequence[Mapping[str, Any]]
+    must_hit: bool = False
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Writes that wait for their commit. Neither `committed` nor `fault` once it was taken: its commit is to be made alone."""
+
+    writes: Sequence[Write]
+    taken: bool = False
+    committed: bool = False
+    fault: str = ""
+
+
+class Writer:
+    """The one writer of an SQLite database in this process. `patience`: seconds to wait for the turn, then it is a Fault."""
+
+    def __init__(self, engine: Engine, patience: float) -> None:
+        self.engine = engine
+        self.patience = patience
+        self.turn = threading.Lock()  # threads queue here and not in SQLite's own waiting, which is a poll, slow and unfair
+        self._waiting: deque[_Waiting] = deque()
+        self._mutex = threading.Lock()
+        self._texts: dict[tuple[Any, ...], tuple[str, list[str]]] = {}
+
+    def read(self, statement: Any, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The first row, in autocommit: what is committed now."""
+        text, names = self._text(statement, ())
+        with self._connection() as connection:
+            row: tuple[Any, ...] | None = connection.execute(text, [values[name] for name in names]).fetchone()
+            return row
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """Returns when all of them are committed, perhaps together with those of others. Raises Conflict or Fault when they are not."""
+        mine = _Waiting(writes)
+        with self._mutex:
+            self._waiting.append(mine)
+        with self._my_turn(mine):
+            while not mine.taken:
+                self._commit_for_all()
+            if not mine.committed and not mine.fault:
+                self._transaction([mine])
+        if mine.fault:
+            raise Fault(mine.fault)
+
+    @contextmanager
+    def _my_turn(self, mine: _Waiting) -> Iterator[None]:
+        if not self.turn.acquire(timeout=self.patience):
+            self._withdraw(mine)
+            self.turn.acquire()  # somebody is committing it just now
+        try:
+            yield
+        finally:
+            self.turn.release()
+
+    def _withdraw(self, mine: _Waiting) -> None:
+        with self._mutex:
+            if not mine.taken:
+                self._waiting.remove(mine)
+                raise Fault(f"the database was being written for {self.patience:g} s")
+
+    def _commit_for_all(self) -> None:
+        """One commit for all who wait. What time may solve is told to each; what is wrong with one of them each finds out alone."""
+        together = self._take()
+        try:
+            self._transaction(together)
+        except Fault as fault:
+            for each in together:
+                each.fault = str(fault)
+        except (Conflict, ValueError, OverflowError, sqlite3.Error):
+            if len(together) == 1:
+                raise
+
+    def _take(self) -> list[_Waiting]:
+        with self._mutex:
+            together = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+            for each in together:
+                each.taken = True
+        return together
+
+    def _transaction(self, together: Sequence[_Waiting]) -> None:
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for each in together:
+                    for write in each.writes:
+                        self._write(connection, write)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+        for each in together:
+            each.committed = True
+
+    def _write(self, connection: sqlite3.Connection, write: Write) -> None:
+        text, names = self._text(write.statement, tuple(write.rows[0]))
+        rows = [[row[name] for name in names] for row in write.rows]
+        done = connection.execute(text, rows[0]) if len(rows) == 1 else connection.executemany(text, rows)
+        if write.must_hit and done.rowcount != 1:
+            raise Conflict(f"another process was first: {', '.join(map(str, rows[0]))}")
+
+    def _text(self, statement: Any, columns: tuple[str, ...]) -> tuple[str, list[str]]:
+        """The statement as SQLite reads it, and the names of its values in order."""
+        known = self._texts.get((statement, columns))
+        if known is None:
+            inserted = list(columns) if statement.is_insert else None
+            compiled = statement.compile(dialect=self.engine.dialect, column_keys=inserted)
+            known = self._texts[statement, columns] = (str(compiled), list(compiled.positiontup or ()))
+        return known
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection of the pool without SQLAlchemy around it. Errors come out as Conflict or Fault."""
+        with closing(self.engine.raw_connection()) as pooled:
+            connection = pooled.dbapi_connection
+            assert isinstance(connection, sqlite3.Connection)
+            try:
+                yield connection
+            except sqlite3.IntegrityError as error:
+                raise Conflict(f"another process was first: {error}") from error
+            except (sqlite3.OperationalError, sqlite3.InternalError) as error:
+                raise Fault(f"{type(error).__name__}: {error}") from error
+
+
+def make_ours(engine: Engine, synchronous: str, patience: float) -> Writer:
+    """WAL; every commit on disk; reads outside transactions; and BEGIN IMMEDIATE before the first write.
+
+    Python's driver would begin a transaction of its own before some statements and not others; with `isolation_level` None it begins
+    none. Reading inside the transaction that later writes would be refused whenever another process wrote in between.
+    """
+    writer = Writer(engine, patience)
+
+    @sa.event.listens_for(engine, "connect")
+    def set_up(dbapi: Any, record: Any) -> None:
+        dbapi.isolation_level = None
+        for pragma in (f"busy_timeout={int(patience * 1000)}", "journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+            dbapi.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def begin_before_writing(connection: Connection, cursor: Any, statement: str, *rest: Any) -> None:
+        dbapi = connection.connection.dbapi_connection
+        if dbapi is not None and not dbapi.in_transaction and statement.lstrip()[:6].upper() not in _READING:
+            turn = connection.info.get("lamson_turn")
+            if turn is not None:
+                turn.take(patience)
+            cursor.execute("BEGIN IMMEDIATE")
+
+    @sa.event.listens_for(engine, "checkin")
+    def give_turn_back(dbapi: Any, record: Any) -> None:
+        turn = record.info.pop("lamson_turn", None)
+        if turn is not None:
+            turn.give()
+
+    return writer
+
+
+class Turn:
+    """The turn of a connection that writes through SQLAlchemy: taken before its first write, given back with the connection."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
+        self.taken = False
+
+    def take(self, seconds: float) -> None:
+        if not self.taken:
+            self.taken = self.lock.acquire(timeout=seconds)
+            if not self.taken:
+                raise Fault(f"the database was being written for {seconds:g} s")
+
+    def give(self) -> None:
+        if self.taken:
+            self.taken = False
+            self.lock.release()

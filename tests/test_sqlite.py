@@ -1,0 +1,182 @@
+"""SQLite's one writer: who waits is committed together, and each hears of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from lamson import sqlite
+from lamson.database import Database, FSMState
+from lamson.errors import Conflict, Fault
+from lamson.sqlite import Write, Writer
+from tests import databases
+from tests.smtp.talk import wait_until
+
+ADD = sa.insert(FSMState.__table__)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with databases.opened("sqlite", tmp_path, busy_seconds=1.0) as database:
+        yield database
+
+
+@pytest.fixture
+def writer(database: Database) -> Writer:
+    assert database.writer is not None
+    return database.writer
+
+
+@pytest.fixture
+def commits(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many each attempt at a commit was for."""
+    seen: list[int] = []
+    transaction = writer._transaction
+
+    def counting(together: Any) -> None:
+        seen.append(len(together))
+        transaction(together)
+
+    monkeypatch.setattr(writer, "_transaction", counting)
+    return seen
+
+
+def added(sender: str, state: str = "NEXT") -> list[Write]:
+    row = {"fsm": "m", "sender": sender, "state": state, "recipient": "", "version": 1, "last_modified": 0.0}
+    return [Write(ADD, [row])]
+
+
+def senders(database: Database) -> list[str]:
+    with database.connected() as connection:
+        return list(connection.execute(sa.select(FSMState.sender).order_by(FSMState.sender)).scalars())
+
+
+class Committers:
+    """Threads that commit at one moment: they wait for a turn that somebody else has."""
+
+    def __init__(self, writer: Writer, *writes: list[Write]) -> None:
+        self.writer = writer
+        self.errors: dict[int, BaseException] = {}
+        self.threads = [threading.Thread(target=self._commit, args=each) for each in enumerate(writes)]
+
+    def _commit(self, number: int, writes: list[Write]) -> None:
+        try:
+            self.writer.commit(writes)
+        except Exception as error:
+            self.errors[number] = error
+
+    def go(self, meanwhile: Callable[[], object] = lambda: None) -> dict[int, BaseException]:
+        """What each was told; nothing where all is well."""
+        with self.writer.turn:
+            for number, thread in enumerate(self.threads, 1):
+                thread.start()
+                wait_until(lambda number=number: len(self.writer._waiting) == number)  # type: ignore[misc]
+            meanwhile()
+        for thread in self.threads:
+            thread.join(20)
+        assert not self.writer.turn.locked()
+        assert not self.writer._waiting
+        return self.errors
+
+
+def test_those_who_wait_are_one_commit(database: Database, writer: Writer, commits: list[int]) -> None:
+    assert Committers(writer, *(added(f"s{number}") for number in range(6))).go() == {}
+    assert commits == [6]
+    assert len(senders(database)) == 6
+
+
+def test_no_commit_is_for_more_than_so_many(writer: Writer, commits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "TOGETHER", 4)
+    assert Committers(writer, *(added(f"s{number}") for number in range(10))).go() == {}
+    assert sum(commits) == 10
+    assert max(commits) == 4
+
+
+def test_what_is_wrong_with_one_is_told_to_that_one_and_the_others_are_kept(database: Database, writer: Writer) -> None:
+    writer.commit(added("there"))
+    errors = Committers(writer, added("a"), added("there"), added("b"), added("\udcff"), added("c")).go()
+    assert {number: type(error) for number, error in errors.items()} == {1: Conflict, 3: UnicodeEncodeError}
+    assert senders(database) == ["a", "b", "c", "there"]
+
+
+def test_a_row_that_moved_elsewhere_is_a_conflict(database: Database, writer: Writer) -> None:
+    of = FSMState.sender == sa.bindparam("of_sender")
+    moved = sa.update(FSMState.__table__).where(of).values(version=sa.bindparam("to"))  # type: ignore[arg-type]
+    with pytest.raises(Conflict, match="nobody"):
+        writer.commit([*added("a"), Write(moved, [{"of_sender": "nobody", "to": 2}], must_hit=True)])
+    assert senders(database) == []
+
+
+def test_what_time_may_solve_is_told_to_all_at_once(database: Database, writer: Writer, commits: list[int], tmp_path: Path) -> None:
+    """The file is locked by another program: nobody waits for it one after the other."""
+    other = sqlite3.connect(str(database.engine.url.database), isolation_level=None)
+    try:
+        errors = Committers(writer, *(added(f"s{number}") for number in range(5))).go(lambda: other.execute("BEGIN IMMEDIATE"))
+    finally:
+        other.close()
+    assert [type(error) for error in errors.values()] == [Fault] * 5
+    assert {str(error) for error in errors.values()} == {"OperationalError: database is locked"}
+    assert commits == [5]
+    writer.commit(added("later"))
+    assert senders(database) == ["later"]
+
+
+def test_who_waits_too_long_for_a_turn_is_told_and_is_not_written(database: Database, writer: Writer) -> None:
+    writer.patience = 0.05
+    with writer.turn, pytest.raises(Fault, match=r"was being written for 0\.05 s"):
+        writer.commit(added("late"))
+    writer.commit(added("in time"))
+    assert senders(database) == ["in time"]
+
+
+def test_who_is_being_committed_when_patience_ends_waits_for_the_end_of_it(database: Database, writer: Writer) -> None:
+    writer.patience = 0.05
+    transaction = writer._transaction
+    slow = threading.Event()
+
+    def slowly(together: Any) -> None:
+        assert slow.wait(10)
+        transaction(together)
+
+    writer._transaction = slowly  # type: ignore[method-assign]
+    both = Committers(writer, added("a"), added("b"))
+    threading.Timer(0.3, slow.set).start()
+    writer.patience = 5.0
+    assert both.go(lambda: setattr(writer, "patience", 0.05)) == {}
+    assert senders(database) == ["a", "b"]
+
+
+def test_an_error_that_nobody_foresaw_is_the_first_ones_and_the_others_are_kept(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction = writer._transaction
+
+    def out_of_memory(together: Any) -> None:
+        if len(together) > 1:
+            raise MemoryError
+        transaction(together)
+
+    monkeypatch.setattr(writer, "_transaction", out_of_memory)
+    errors = Committers(writer, added("a"), added("b"), added("c")).go()
+    assert [type(error) for error in errors.values()] == [MemoryError]
+    assert len(senders(database)) == 2
+
+
+def test_a_reader_sees_what_is_committed_and_no_more(writer: Writer) -> None:
+    read = sa.select(FSMState.state).where(FSMState.sender == sa.bindparam("of_sender"))
+    assert writer.read(read, {"of_sender": "a"}) is None
+    writer.commit(added("a"))
+    assert writer.read(read, {"of_sender": "a"}) == ("NEXT",)
+
+
+def test_a_broken_file_is_a_fault(database: Database, writer: Writer) -> None:
+    with database.connected() as connection:
+        connection.execute(sa.text("DROP TABLE lamson_state"))
+    with pytest.raises(Fault, match="no such table: lamson_state"):
+        writer.commit(added("a"))
