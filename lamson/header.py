@@ -295,7 +295,8 @@ def _last_single_space(text: str, at: int) -> int:
     cut = text.rfind(" ", at + 1, at + LINE)
     while cut > at and (text[cut - 1] == " " or text[cut + 1 : cut + 2] in ("", " ")):
         cut = text.rfind(" ", at + 1, cut)
-    found = _SINGLE_SPACE.search(text, at + LINE) if cut <= at else None
+    beyond = text.find(" ", at + LINE) if cut <= at else -1
+    found = _SINGLE_SPACE.search(text, beyond) if beyond >= 0 else None
     return found.start() if found else max(cut, 0)
 
 

@@ -267,12 +267,15 @@ class MailRequest(HeaderMapping):
     ) -> MailResponse | None:
         """An answer, threaded and marked as automatic, for the relay to deliver. None for what must not be answered: see `unanswerable`.
 
-        It goes to `reply_to`, from this delivery's recipient unless `From` says otherwise, under the same subject with one `Re:`.
+        It goes to `reply_to`, from this delivery's recipient unless `From` says otherwise, under the same subject with one `Re:`, which
+        is also what is left of several in a `Subject` that is given.
         """
         From = From or self.recipient
         if self.unanswerable(ourselves=From):
             return None
-        answer = MailResponse(self.reply_to, From, _reply_subject(self.get("Subject", "")) if Subject is None else Subject, Body, Html)
+        if Subject is None or _IS_RE.match(Subject):
+            Subject = _reply_subject(self.get("Subject") if Subject is None else Subject)
+        answer = MailResponse(self.reply_to, From, Subject, Body, Html)
         answer.update({**_threading(self), "Auto-Submitted": "auto-replied"})
         return answer
 
@@ -281,10 +284,11 @@ _MESSAGE_ID = re.compile(r"<[^<>\s]{1,250}>")
 _BARE_ID = re.compile(r"[^<>\s]{1,125}@[^<>\s]{1,125}")
 
 #: "Re:" as mail programs of other languages have it, also counted: "Re[2]:", "AW:", "SV:".
-_ONE_RE = r"(?:(?:re|aw|antw|sv|vs|odp|ynt|res|rif|回复|答复|回覆)(?:\[\d{1,3}\]|\^\d{1,3})?[ \t]*[:：][ \t]*)*+"
+_ONE_RE = r"(?:re|aw|antw|sv|vs|odp|ynt|res|rif|回复|答复|回覆)(?:\[\d{1,3}\]|\^\d{1,3})?[ \t]*[:：][ \t]*"
+_IS_RE = re.compile(_ONE_RE, re.IGNORECASE)
 
 #: Before and behind the name that a list puts in front: "Re: [list] Re: Hello".
-_RE = re.compile(rf"{_ONE_RE}(\[[^\[\]]{{1,80}}\][ \t]*)?{_ONE_RE}", re.IGNORECASE)
+_RE = re.compile(rf"(?:{_ONE_RE})*+(\[[^\[\]]{{1,80}}\][ \t]*)?(?:{_ONE_RE})*+", re.IGNORECASE)
 
 
 def _reply_subject(subject: str | None) -> str:

@@ -128,7 +128,7 @@ def postfix(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("postfix")
     for each in (folder, *folder.parents[:2]):
         each.chmod(0o755)  # its programs run as another user
-    made = Postfix(folder / "own", shown("postfix").replace("8824", str(project.port)))
+    made = Postfix(folder / "own", shown("cfg").replace("8824", str(project.port)))
     made.tell("start")
     yield made
     with suppress(AssertionError):

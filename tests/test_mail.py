@@ -625,6 +625,17 @@ def test_a_content_type_of_the_applications_own() -> None:
     assert len(message.get_all("Content-Type")) == 1
 
 
+@pytest.mark.parametrize("word", ["a", "é"])
+def test_flowed_text_stays_as_it_was_wrapped(word: str) -> None:
+    """The spaces before line ends are what makes it flow (RFC 3676)."""
+    answer = MailResponse(To="joe@example.com", From="me@example.com", Body=f"{word} line that \nflows on\n> > quoted \n-- \nsig\n")
+    answer["Content-Type"] = "text/plain; format=flowed; delsp=yes"
+    again = request(bytes(answer))
+    assert again.text == answer.Body
+    assert again.base.content_encoding["Content-Type"][1].items() >= {"format": "flowed", "delsp": "yes"}.items()
+    assert encoding.to_bytes(again.base) == bytes(answer)
+
+
 def test_attachments(tmp_path: Path) -> None:
     (tmp_path / "naïve file.txt").write_bytes(b"one\n")
     answer = MailResponse(To="joe@example.com", From="l@x.org", Body="text", Html="<p>html</p>")
@@ -773,6 +784,15 @@ def test_a_reply_is_threaded_and_marked() -> None:
 )
 def test_re_stands_once_in_a_reply(subject: str, expected: str) -> None:
     answer = request(ASKED.replace(b"Hello", subject.encode()), To="app@example.net").reply("x")
+    assert answer is not None
+    assert answer["Subject"] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("Re: RE: Hello", "Re: Hello"), ("Your ticket", "Your ticket"), ("[17] Re: x", "[17] Re: x")]
+)
+def test_a_subject_of_ones_own(given: str, expected: str) -> None:
+    answer = request(ASKED, To="app@example.net").reply("x", Subject=given)
     assert answer is not None
     assert answer["Subject"] == expected
 

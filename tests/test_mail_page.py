@@ -116,7 +116,9 @@ def test_support_answers_people_and_no_robots(page: Page, letter: bytes) -> None
     page.deliver(b"Auto-Submitted: auto-replied\r\n" + letter, "support@test.com", "joerg@example.com")
     assert page.sent() == []
     page.deliver(letter, "support@test.com", "joerg@example.com")
-    assert [(sent["To"], sent["In-Reply-To"]) for sent in page.sent()] == [("joerg@example.com", "<1@example.com>")]
+    assert [(sent["To"], sent["Subject"], sent["In-Reply-To"]) for sent in page.sent()] == [
+        ("joerg@example.com", "Re: It is bröken", "<1@example.com>")
+    ]
 
 
 def test_a_bounce_unsubscribes(page: Page, caplog: pytest.LogCaptureFixture) -> None:
