@@ -24,9 +24,12 @@ _ATTRIBUTION_BEGINS = re.compile(
     r"[ \t*]*(?:On|At|Am|Le|El|Op|Den|Il|Em|Dnia|W dniu|Dne|På|No dia|Vào|Pada|Στις|Ha|[0-9]{1,4}[-./年년 ]|于|在|於)", re.IGNORECASE
 )
 _WROTE = re.compile(
-    r"wrote|writes|schrieb|écrit|escribi[óo]|escreveu|ha scritto|schreef|skrev|napisał|napsal|писал|пишет|написав|kirjoitti|írta|yazdı"
-    r"|έγραψε|a scris|menulis|đã viết|写道|寫道|書きました|のメッセージ|작성|씀"
+    r"wrote|writes|schrieb|écrit|escribi[óo]|escreveu|ha scritto|schreef|skrev|napisał|pisze|napsal|napísal|писал|пишет|написав|пише"
+    r"|kirjoitti|írta|yazdı|έγραψε|a scris|menulis|đã viết|写道|寫道|書きました|のメッセージ|작성|씀"
 )
+
+#: In any language: a date, a time, and an address at the end or before what says "wrote".
+_WHEN_AND_WHO = re.compile(r"(?=.*(?:\b(?:19|20)\d\d\b|\d[./]\d{1,2}[./]\d))(?=.*\d[:.]\d\d).*<[^<>\s]+@[^<>\s]+>.{0,40}[:：]\Z")
 _ADDRESS_AT_END = re.compile(r"<[^<>\s]+@[^<>\s]+>[ \t]*[:：]\Z")
 
 
@@ -38,13 +41,13 @@ def _any_of(*lines: str) -> str:
 #: Between two rows of dashes above what is quoted or forwarded whole.
 _ORIGINAL_WORDS = _any_of(
     "original message, forwarded message, begin forwarded message, original appointment, reply message, reply above this line",
-    "ursprüngliche (?:nachricht|mail), originalnachricht, weitergeleitete nachricht, message (?:d'origine|original|transféré)",
+    "ursprüngliche (?:nachricht|mail), original-?nachricht, weitergeleitete nachricht, message (?:d'origine|original|transféré)",
     "mensaje original, mensaje reenviado, mensagem original, messaggio originale, oorspronkelijk bericht, ursprungligt meddelande",
     "oprindelig (?:meddelelse|besked), opprinnelig melding, wiadomość oryginalna, oryginalna wiadomość, původní (?:zpráva|e-mail)",
     "исходное сообщение, пересылаемое сообщение, alkuperäinen viesti, eredeti üzenet, özgün ileti",
     "原始邮件, 原始郵件, 转发邮件, 元のメッセージ, 원본 메시지",
 )
-_ORIGINAL = re.compile(rf"[ \t>*]*+-{{2,}}+[ \t]*+(?:{_ORIGINAL_WORDS})", re.IGNORECASE)
+_ORIGINAL = re.compile(rf"[ \t>*]*+-{{2,}}+[ \t]*+(?:{_ORIGINAL_WORDS})|[ \t]*##.{{0,40}}reply above", re.IGNORECASE)
 
 #: Names of the headers that some programs put above what they quote: the first of them, and those below it.
 _FROM_NAMES = _any_of(
@@ -68,6 +71,7 @@ _SENT_WORDS = _any_of(
 _SENT_FROM = re.compile(
     rf"[ \t]*(?:(?:{_SENT_WORDS})[^,!?]{{1,80}}|von mein[^,!?]{{1,40}} gesendet|[^,!?]{{1,40}}(?:から送信|에서 보냄))", re.IGNORECASE
 )
+_PROTON = re.compile(r"Sent (?:with|from) \[?Proton ?Mail[^!?]{0,60}", re.IGNORECASE)
 _SIGN_OFF = re.compile(r"[-\u2013\u2014]{1,2}[^\W\d_][\w.'-]*(?: [^\W\d_][\w.'-]*){0,3}")
 _LIST_FOOTER = re.compile(r"mailing list|unsubscribe|listinfo", re.IGNORECASE)
 
@@ -137,6 +141,8 @@ def _attribution(lines: list[str], at: int) -> int:
 def _says_who_wrote(joined: str, begins_well: bool) -> bool:
     if begins_well and _ADDRESS_AT_END.search(joined) and any(map(str.isdigit, joined)):
         return True
+    if _WHEN_AND_WHO.match(joined):
+        return True
     return _WROTE.search(joined) is not None and ("@" in joined or (begins_well and any(map(str.isdigit, joined))))
 
 
@@ -150,10 +156,11 @@ def _is_quoted(lines: list[str], at: int) -> bool:
 
 
 def _is_header_block(lines: list[str], at: int) -> bool:
-    """Outlook's: From, and below it at least two of Sent, To, Subject."""
-    if not _HEADER_FROM.match(lines[at]):
+    """Outlook's: From, and below it at least two of Sent, To, Subject; or Sent first and From among them."""
+    below = lines[at + 1 : at + HEADER_LINES]
+    if not _HEADER_FROM.match(lines[at]) and not (_HEADER_OTHER.match(lines[at]) and any(map(_HEADER_FROM.match, below))):
         return False
-    return sum(_HEADER_OTHER.match(line) is not None for line in lines[at + 1 : at + HEADER_LINES]) >= 2
+    return sum(_HEADER_OTHER.match(line) is not None for line in below) >= 2
 
 
 def _is_end_after_rule(lines: list[str], at: int) -> bool:
@@ -175,7 +182,7 @@ def _without_signature(lines: list[str]) -> list[str]:
 def _is_signature(lines: list[str], at: int) -> bool:
     """It stands alone, is not all there is, and is no sentence."""
     line = lines[at]
-    if at == 0 or lines[at - 1] or line.endswith("."):
+    if at == 0 or lines[at - 1] or (line.endswith(".") and not _PROTON.fullmatch(line)):
         return False
     return (_SENT_FROM.fullmatch(line) or _SIGN_OFF.fullmatch(line)) is not None
 

@@ -49,6 +49,18 @@ ANSWERS = {
     "Japanese": "Hello\n\n2012年4月2日(月) 14:20 Ann <ann@example.com>:\n\n> Hi\n",
     "Chinese": "Hello\n\nAnn <ann@example.com> 于2012年4月2日周一 下午2:20写道：\n\n> Hi\n",
     "Chinese headers": "Hello\n\n发件人: Ann\n发送时间: 2012年4月2日\n收件人: Bob\n主题: Hi\n\nHi\n",
+    "Polish Thunderbird": "Hello\n\nW dniu 02.04.2012 o 14:20, Ann pisze:\n> Hi\n",
+    "Russian Gmail": "Hello\n\nпн, 2 апр. 2012 г. в 14:20, Ann <ann@example.com>:\n\n> Hi\n",
+    "Russian mail.ru": "Hello\n\nПонедельник, 2 апреля 2012, 14:20 +03:00 от Ann <ann@example.com>:\n\nHi\n",
+    "Ukrainian": "Hello\n\nпн, 2 квіт. 2012 р. о 14:20 Ann <ann@example.com> пише:\n\n> Hi\n",
+    "Arabic": "Hello\n\nفي الاثنين، 2 أبريل 2012 14:20 Ann <ann@example.com> كتب:\n\nHi\n",
+    "Hebrew": "Hello\n\nבתאריך יום ב׳, 2 באפר׳ 2012 ב-14:20 מאת Ann <ann@example.com>:\n\nHi\n",
+    "Thai": "Hello\n\nเมื่อ จ. 2 เม.ย. 2012 เวลา 14:20 Ann <ann@example.com> เขียนว่า:\n\nHi\n",
+    "Slovak": "Hello\n\npo 2. 4. 2012 o 14:20 Ann <ann@example.com> napísal(a):\n\n> Hi\n",
+    "GMX headers": "Hello\n\nGesendet: Montag, 2. April 2012 um 14:20 Uhr\nVon: Ann\nAn: Bob\nBetreff: Hi\n\nHi\n",
+    "GMX": "Hello\n\n-------- Original-Nachricht --------\n> Datum: Mon\n> Von: Ann\n\nHi\n",
+    "help desk": "Hello\n\n##- Please type your reply above this line -##\n\nHi\n",
+    "Proton": "Hello\n\nSent with Proton Mail secure email.\n\nOn Monday, April 2nd, 2012, Ann <ann@example.com> wrote:\n\n> Hi\n",
     "Korean": "Hello\n\n2012년 4월 2일 (월) 오후 2:20, Ann <ann@example.com>님이 작성:\n\n> Hi\n",
 }
 
@@ -72,6 +84,9 @@ ORDINARY = [
     "Three\n\n\nblank lines\n\n\n\nstay",
     "    code\n        indented",
     "Dates: 2012-04-02:\n* one",
+    "Sent: yesterday\nTo: everybody\n\nas you asked",
+    "It was 14:20 when Ann <ann@example.com> came:\nnobody was there",
+    "Reply above all to Ann.",
     "",
 ]
 
@@ -116,6 +131,7 @@ def test_plain_text_is_preferred_to_html() -> None:
 
 
 HOSTILE = ["From: x\n" * 200_000, "On 1 x\n" * 200_000, "On 2:\n\n" * 200_000]
+HOSTILE += [("2024 10:00 " + "<a@b" * 90 + ":\n") * 2_600, "Sent: x\n" * 200_000]
 HOSTILE += ["<" * 1_000_000, "-" * 2_000_000, "> " * 500_000, " " * 2_000_000]
 
 
