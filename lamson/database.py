@@ -412,6 +412,8 @@ class Database:
 
     def dispose(self) -> None:
         """Closes all connections."""
+        if self.writer is not None:
+            self.writer.close()
         self.engine.dispose()
 
     def _unusable(self, error: exc.SQLAlchemyError) -> NoReturn:
@@ -826,7 +828,8 @@ def configure_database(config: Mapping[str, Any], also_create: bool = False) -> 
     synchronous, busy_seconds = options.pop("synchronous", "FULL"), options.pop("busy_seconds", 10.0)
     options["connect_args"] = _connect_args(url, busy_seconds) | options.get("connect_args", {})
     engine = _make_engine(url, options)
-    database = Database(engine, make_ours(engine, synchronous, busy_seconds) if engine.dialect.name == "sqlite" else None)
+    writer = make_ours(engine, synchronous, busy_seconds) if engine.dialect.name == "sqlite" else None
+    database = Database(engine, None if _in_memory(url) else writer)  # one in memory has one connection
     if also_create:
         database.create_all()
     return database
@@ -843,8 +846,12 @@ def _connect_args(url: sa.URL, busy_seconds: float) -> dict[str, Any]:
     return {}
 
 
+def _in_memory(url: sa.URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
 def _make_engine(url: sa.URL, options: dict[str, Any]) -> Engine:
-    memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+    memory = _in_memory(url)
     sensible: dict[str, Any] = {"pool_size": 1 if memory else 40, "max_overflow": 0 if memory else 24, "pool_timeout": 20}
     if url.get_backend_name() == "sqlite":
         sensible |= {"poolclass": sa.pool.QueuePool}

@@ -15,6 +15,7 @@ import email.utils
 import html
 import mimetypes
 import os
+import random
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -546,7 +547,7 @@ def _new_message_id(sender: str | None) -> str:
         domain = address.to_ascii_domain(f"@{domain}")[1:]
     except AddressError:
         domain = ""
-    return f"<{time.time_ns():x}.{os.urandom(8).hex()}@{domain or 'localhost'}>"
+    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{domain or 'localhost'}>"
 
 
 def _attached(attachment: Mapping[str, Any]) -> MailBase:

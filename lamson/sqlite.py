@@ -13,8 +13,9 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,6 +27,8 @@ from lamson.errors import Conflict, Fault
 _READING = ("SELECT", "PRAGMA", "EXPLAI")
 #: How many deliveries one commit holds at most, so that the first of them does not wait for long.
 TOGETHER = 64
+#: How many rows one INSERT holds at most: SQLite takes 32,766 values.
+ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +40,37 @@ class Write:
     must_hit: bool = False
 
 
-@dataclass(slots=True)
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """Writes that wait for their commit. Neither `committed` nor `fault` once it was taken: its commit is to be made alone."""
+    """Writes that wait for their commit. Neither `committed` nor `fault` once it was told: its commit is to be made alone."""
 
     writes: Sequence[Write]
-    taken: bool = False
+    told: threading.Lock = field(default_factory=_locked)  # released when there is something to know
+    leads: bool = False
     committed: bool = False
     fault: str = ""
 
 
 class Writer:
-    """The one writer of an SQLite database in this process. `patience`: seconds to wait for the turn, then it is a Fault."""
+    """The one writer of an SQLite database in this process. `patience`: seconds to wait for the turn, then it is a Fault.
+
+    The first who comes leads: it waits for the turn, commits for all who have come meanwhile, tells them, and names the next.
+    """
 
     def __init__(self, engine: Engine, patience: float) -> None:
         self.engine = engine
         self.patience = patience
         self.turn = threading.Lock()  # threads queue here and not in SQLite's own waiting, which is a poll, slow and unfair
         self._waiting: deque[_Waiting] = deque()
-        self._mutex = threading.Lock()
+        self._led = False
+        self._mutex = threading.Lock()  # of these two
+        self._kept: deque[sqlite3.Connection] = deque()
         self._texts: dict[tuple[Any, ...], tuple[str, list[str]]] = {}
 
     def read(self, statement: Any, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -68,35 +83,71 @@ class Writer:
     def commit(self, writes: Sequence[Write]) -> None:
         """Returns when all of them are committed, perhaps together with those of others. Raises Conflict or Fault when they are not."""
         mine = _Waiting(writes)
-        with self._mutex:
-            self._waiting.append(mine)
-        with self._my_turn(mine):
-            while not mine.taken:
-                self._commit_for_all()
-            if not mine.committed and not mine.fault:
-                self._transaction([mine])
+        self._line_up(mine)
+        if not mine.leads and not mine.told.acquire(timeout=self.patience):
+            self._step_out(mine)
+            mine.told.acquire()  # somebody is committing it just now
+        if mine.leads:
+            self._lead(mine)
+        elif not mine.committed and not mine.fault:
+            self._alone(mine)
         if mine.fault:
             raise Fault(mine.fault)
 
+    def close(self) -> None:
+        """Closes the connections that it keeps."""
+        while self._kept:
+            self._kept.pop().close()
+
+    # -- who leads
+
+    def _line_up(self, mine: _Waiting) -> None:
+        with self._mutex:
+            self._waiting.append(mine)
+            mine.leads, self._led = not self._led, True
+
+    def _step_out(self, mine: _Waiting) -> None:
+        with self._mutex:
+            if mine in self._waiting and not mine.leads:
+                self._waiting.remove(mine)
+                raise self._too_long()
+
+    def _lead(self, mine: _Waiting) -> None:
+        try:
+            with self._my_turn():
+                self._commit_for_all()
+            if not mine.committed and not mine.fault:
+                self._alone(mine)
+        finally:
+            self._name_the_next(mine)
+
+    def _name_the_next(self, mine: _Waiting) -> None:
+        with self._mutex:
+            if mine in self._waiting:  # it had no turn
+                self._waiting.remove(mine)
+            self._led = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].told.release()
+
     @contextmanager
-    def _my_turn(self, mine: _Waiting) -> Iterator[None]:
+    def _my_turn(self) -> Iterator[None]:
         if not self.turn.acquire(timeout=self.patience):
-            self._withdraw(mine)
-            self.turn.acquire()  # somebody is committing it just now
+            raise self._too_long()
         try:
             yield
         finally:
             self.turn.release()
 
-    def _withdraw(self, mine: _Waiting) -> None:
-        with self._mutex:
-            if not mine.taken:
-                self._waiting.remove(mine)
-                raise Fault(f"the database was being written for {self.patience:g} s")
+    def _too_long(self) -> Fault:
+        return Fault(f"the database was being written for {self.patience:g} s")
+
+    # -- commits
 
     def _commit_for_all(self) -> None:
         """One commit for all who wait. What time may solve is told to each; what is wrong with one of them each finds out alone."""
-        together = self._take()
+        with self._mutex:
+            together = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
         try:
             self._transaction(together)
         except Fault as fault:
@@ -105,21 +156,20 @@ class Writer:
         except (Conflict, ValueError, OverflowError, sqlite3.Error):
             if len(together) == 1:
                 raise
-
-    def _take(self) -> list[_Waiting]:
-        with self._mutex:
-            together = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+        finally:
             for each in together:
-                each.taken = True
-        return together
+                each.told.release()
+
+    def _alone(self, mine: _Waiting) -> None:
+        with self._my_turn():
+            self._transaction([mine])
 
     def _transaction(self, together: Sequence[_Waiting]) -> None:
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for each in together:
-                    for write in each.writes:
-                        self._write(connection, write)
+                for write in _merged([write for each in together for write in each.writes]):
+                    self._write(connection, write)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.rollback()
@@ -130,8 +180,11 @@ class Writer:
     def _write(self, connection: sqlite3.Connection, write: Write) -> None:
         text, names = self._text(write.statement, tuple(write.rows[0]))
         rows = [[row[name] for name in names] for row in write.rows]
-        done = connection.execute(text, rows[0]) if len(rows) == 1 else connection.executemany(text, rows)
-        if write.must_hit and done.rowcount != 1:
+        if len(rows) > 1 and write.statement.is_insert:
+            connection.execute(_of_many(text, len(rows)), list(chain.from_iterable(rows)))
+        elif len(rows) > 1:
+            connection.executemany(text, rows)
+        elif connection.execute(text, rows[0]).rowcount != 1 and write.must_hit:
             raise Conflict(f"another process was first: {', '.join(map(str, rows[0]))}")
 
     def _text(self, statement: Any, columns: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -145,16 +198,51 @@ class Writer:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection of the pool without SQLAlchemy around it. Errors come out as Conflict or Fault."""
-        with closing(self.engine.raw_connection()) as pooled:
-            connection = pooled.dbapi_connection
-            assert isinstance(connection, sqlite3.Connection)
-            try:
-                yield connection
-            except sqlite3.IntegrityError as error:
-                raise Conflict(f"another process was first: {error}") from error
-            except (sqlite3.OperationalError, sqlite3.InternalError) as error:
-                raise Fault(f"{type(error).__name__}: {error}") from error
+        """A connection without SQLAlchemy around it, kept for the next unless it failed. Errors come out as Conflict or Fault."""
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            connection = self._open()
+        try:
+            yield connection
+        except sqlite3.IntegrityError as error:
+            self._kept.append(connection)
+            raise Conflict(f"another process was first: {error}") from error
+        except (sqlite3.OperationalError, sqlite3.InternalError) as error:
+            connection.close()
+            raise Fault(f"{type(error).__name__}: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        self._kept.append(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        pooled = self.engine.raw_connection()
+        pooled.detach()
+        connection = pooled.dbapi_connection
+        assert isinstance(connection, sqlite3.Connection)
+        return connection
+
+
+def _merged(writes: Sequence[Write]) -> list[Write]:
+    """Rows of several inserts into one table become one insert; each statement costs a way to SQLite and back."""
+    merged: list[Write] = []
+    places: dict[Any, int] = {}
+    for write in writes:
+        key = (write.statement, tuple(write.rows[0]))
+        at = places.get(key)
+        if at is None or not write.statement.is_insert or len(merged[at].rows) + len(write.rows) > ROWS:
+            places[key] = len(merged)
+            merged.append(write)
+        else:
+            merged[at] = Write(write.statement, [*merged[at].rows, *write.rows])
+    return merged
+
+
+def _of_many(text: str, rows: int) -> str:
+    """An INSERT for so many rows."""
+    values = text[text.rindex("VALUES ") + len("VALUES ") :]
+    return text + f", {values}" * (rows - 1)
 
 
 def make_ours(engine: Engine, synchronous: str, patience: float) -> Writer:

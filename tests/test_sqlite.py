@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,55 @@ def test_a_broken_file_is_a_fault(database: Database, writer: Writer) -> None:
         connection.execute(sa.text("DROP TABLE lamson_state"))
     with pytest.raises(Fault, match="no such table: lamson_state"):
         writer.commit(added("a"))
+
+
+def test_when_who_leads_fails_another_leads(database: Database, writer: Writer) -> None:
+    """The first gets no turn; the second, who came later, still has patience."""
+    writer.patience = 0.4
+    first = Committers(writer, added("first"))
+    second = Committers(writer, added("second"))
+    with writer.turn:
+        first.threads[0].start()
+        wait_until(lambda: len(writer._waiting) == 1)
+        time.sleep(0.2)
+        second.threads[0].start()
+        first.threads[0].join()
+        wait_until(lambda: [each.leads for each in writer._waiting] == [True])
+    second.threads[0].join()
+    assert [str(error) for error in first.errors.values()] == ["the database was being written for 0.4 s"]
+    assert second.errors == {}
+    assert senders(database) == ["second"]
+
+
+def test_connections_are_kept_but_for_those_that_failed(database: Database, writer: Writer) -> None:
+    writer.commit(added("a"))
+    (kept,) = writer._kept
+    with pytest.raises(Conflict):
+        writer.commit(added("a"))
+    assert list(writer._kept) == [kept]
+    with database.connected() as connection:
+        connection.execute(sa.text("DROP TABLE lamson_state"))
+    with pytest.raises(Fault):
+        writer.commit(added("b"))
+    assert not writer._kept
+    writer.read(sa.select(sa.literal_column("1")), {})
+    database.dispose()
+    assert not writer._kept
+
+
+def test_rows_of_several_deliveries_are_one_insert_and_their_order_stays(database: Database, writer: Writer) -> None:
+    of = FSMState.sender == sa.bindparam("of")
+    moved = sa.update(FSMState.__table__).where(of).values(state=sa.bindparam("to"))  # type: ignore[arg-type]
+    to_last = Write(moved, [{"of": "a", "to": "LAST"}], must_hit=True)
+    merged = sqlite._merged([*added("a"), to_last, *added("b"), Write(ADD, [added("c")[0].rows[0], added("d")[0].rows[0]])])
+    assert [(write.statement is ADD, len(write.rows)) for write in merged] == [(True, 4), (False, 1)]
+    writer.commit(merged)
+    assert senders(database) == ["a", "b", "c", "d"]
+
+
+def test_an_insert_holds_no_more_rows_than_sqlite_takes(writer: Writer, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "ROWS", 3)
+    writes = [write for number in range(7) for write in added(f"s{number}")]
+    assert [len(write.rows) for write in sqlite._merged(writes)] == [3, 3, 1]
+    writer.commit(writes)
+    assert len(senders(database)) == 7
