@@ -81,6 +81,7 @@ FALSE_BOUNDARIES = 10_000
 #: Types that are a message (RFC 2046 §5.2.1, RFC 6532 §3.7).
 _MESSAGES = ("message/rfc822", "message/global")
 
+_CONTENT_HEADERS = ("content-type", "content-transfer-encoding", "content-disposition")
 _CONTENT_KEYS = {key.lower() for key in CONTENT_ENCODING_KEYS}
 _TYPE = re.compile(r"[!#$%&'*+.^_`{|}~0-9a-z-]+/[!#$%&'*+.^_`{|}~0-9a-z-]+")
 
@@ -158,8 +159,10 @@ class MailBase(HeaderMapping):
     def content_encoding(self) -> dict[str, Parameters]:
         """Content-Type, Content-Transfer-Encoding and Content-Disposition, each (value, parameters); (None, {}) when it is missing."""
         if self._content is None:
-            keys = ("Content-Type", "Content-Transfer-Encoding", "Content-Disposition")
-            self._content = {key: parse_parameter_header(self, key) for key in keys}
+            headers = self.headers
+            texts = headers.raw_texts_of(_CONTENT_HEADERS)
+            given = [(None, {}) if text is None else parse_parameters(text, headers.reading) for text in texts]
+            self._content = dict(zip(("Content-Type", "Content-Transfer-Encoding", "Content-Disposition"), given, strict=True))
         return self._content
 
     @property
@@ -298,6 +301,8 @@ _CRS_LF = re.compile(r"(?<!\r)\r++\n")
 
 def _with_lf(text: str) -> str:
     """CRLF becomes LF, and so does CR CR LF, which careless gateways make of it."""
+    if "\r" not in text:
+        return text
     text = text.replace("\r\n", "\n")
     return _CRS_LF.sub("\n", text) if "\r\n" in text else text
 

@@ -16,6 +16,7 @@ import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 
 from lamson import address
@@ -372,15 +373,17 @@ class Headers:
         return self._index.get(name.lower(), [])
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self.fields(name) if self._plain is None else self._plain.values(name))
+        return isinstance(name, str) and (bool(self.fields(name)) if self._plain is None else self._plain.first(name) is not None)
 
     def __getitem__(self, name: str) -> str | None:
-        values = self._plain.values(name) if self._plain is not None else [field.value(self.reading) for field in self.fields(name)[:1]]
-        return values[0] if values else None
+        if self._plain is not None:
+            return self._plain.first(name)
+        fields = self.fields(name)
+        return fields[0].value(self.reading) if fields else None
 
     def get_all(self, name: str) -> list[str]:
         """All values of that name, in order."""
-        return list(self._plain.values(name)) if self._plain is not None else [field.value(self.reading) for field in self.fields(name)]
+        return self._plain.values(name) if self._plain is not None else [field.value(self.reading) for field in self.fields(name)]
 
     def raw_texts(self, name: str) -> list[str]:
         """All values of that name unfolded, their encoded words as they are: what addresses and parameters must be read from."""
@@ -392,6 +395,14 @@ class Headers:
             return self[name]
         fields = self.fields(name)
         return self._unfolded(fields[0]) if fields else None
+
+    def raw_texts_of(self, names: tuple[str, ...]) -> list[str | None]:
+        """The `raw_text` of each of these names, in lower case; of few it is quicker so."""
+        if self._plain is None:
+            return [self.raw_text(name) for name in names]
+        sizes = set(map(len, names))
+        found = {name.lower(): value for name, value in reversed(self._plain.plain) if len(name) in sizes}
+        return [found.get(name) for name in names]
 
     def _unfolded(self, field: Field) -> str:
         return _unfold(field.raw, self.reading).strip()
@@ -446,7 +457,7 @@ class Headers:
 class Head:
     """Where the header lines of a message or part lie, and each of them."""
 
-    __slots__ = ("_fields", "_index", "body", "lines", "plain", "prefix", "rest")
+    __slots__ = ("_fields", "_first", "body", "lines", "plain", "prefix", "rest")
 
     def __init__(self, prefix: bytes, fields: list[Field], rest: int, body: int, lines: bytes = b"") -> None:
         self.prefix = prefix  # an mbox "From " line
@@ -455,7 +466,7 @@ class Head:
         self.lines = lines  # all of them, where `fields` are not made yet
         self.plain = plain_headers(lines)  # (name, value) of each, where all are plain ASCII: nearly all mail is read from this alone
         self._fields = fields
-        self._index: dict[str, list[str]] | None = None
+        self._first: dict[str, str] | None = None
 
     @property
     def fields(self) -> list[Field]:
@@ -464,31 +475,38 @@ class Head:
             self._fields = _plain_fields(self.lines)
         return self._fields
 
+    def first(self, name: str) -> str | None:
+        """The first value of that name, out of `plain`."""
+        if self._first is None:
+            self._first = {each.lower(): value for each, value in reversed(self.plain)}
+        return self._first.get(name.lower())
+
     def values(self, name: str) -> list[str]:
-        """The values of that name, out of `plain`."""
-        if self._index is None:
-            index: dict[str, list[str]] = {}
-            for each, value in self.plain:
-                index.setdefault(each.lower(), []).append(value)
-            self._index = index
-        return self._index.get(name.lower(), [])
+        """All values of that name, out of `plain`."""
+        name = name.lower()
+        return [value for each, value in self.plain if each.lower() == name]
 
 
-_FOLD = re.compile(r"\n ++")
-_PLAIN_LINES = re.compile(r"(?:[!-9;-~]++:[ -~]*+\n)*+[!-9;-~]++:[ -~]*+")
+_FOLD = re.compile(r"\n[ \t]++")
+_PLAIN_LINE = re.compile(r"^([^:\n ]++): *+(.*+)$", re.MULTILINE)
+#: What plain lines are made of.
+_PLAIN_OCTETS = bytes(range(32, 127)) + b"\t\r\n"
 
 
 def plain_headers(lines: bytes) -> list[tuple[str, str]]:
     """(name, value) of each header line at one go; empty when one of them asks for more than that: 8-bit text, encoded words, controls."""
-    if not lines.isascii() or b"=?" in lines or lines.count(b"\n") > FIELDS:
+    odd = lines.translate(None, _PLAIN_OCTETS) or (b"?" in lines and b"=?" in lines)
+    if odd or (len(lines) > FIELDS and lines.count(b"\n") > FIELDS):
         return []
-    text = lines.decode("ascii").replace("\r\n", "\n").replace("\n\t", "\n ").removesuffix("\n")
-    if " \n" in text:
-        return []
+    text = lines.decode("ascii")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+    text = text.removesuffix("\n")
+    if " \n" in text or "\t\n" in text or text.endswith((" ", "\t")):
+        text = "\n".join([line.rstrip(" \t") for line in text.split("\n")])
     text = _FOLD.sub(" ", text)
-    if not _PLAIN_LINES.fullmatch(text):
-        return []
-    return [(name, value.strip()) for name, _, value in [line.partition(":") for line in text.split("\n")]]
+    found = _PLAIN_LINE.findall(text)
+    return found if len(found) == text.count("\n") + 1 and "\t" not in text and "\r" not in text else []
 
 
 def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
@@ -529,11 +547,13 @@ def _plain_fields(head: bytes) -> list[Field]:
 
 def _blank_line(data: bytes, start: int, end: int) -> tuple[int, int]:
     """Where the header lines end and where the body begins."""
-    at = data.find(b"\n\r\n", start, end)
-    lone = data.find(b"\n\n", start, end if at < 0 else at + 1)
-    if lone >= 0:
-        return lone + 1, lone + 2
-    return (at + 1, at + 3) if at >= 0 else (end, end)
+    first_line = data.find(b"\n", start, end)
+    ends = (b"\n\r\n", b"\n\n") if data[first_line - 1 : first_line] == b"\r" else (b"\n\n", b"\n\r\n")
+    at = data.find(ends[0], start, end)  # how the first line ends is how most end: the other kind is not looked for in all of the body
+    other = data.find(ends[1], start, end if at < 0 else at + 1)
+    if other >= 0:
+        return other + 1, other + len(ends[1])
+    return (at + 1, at + len(ends[0])) if at >= 0 else (end, end)
 
 
 def _header_lines(head: bytes) -> list[bytes]:
@@ -619,6 +639,19 @@ def parse_parameter_header(message: HeaderMapping, header: str) -> Parameters:
 
 def parse_parameters(text: str, reading: Reading) -> Parameters:
     """`attachment; filename=x` (RFC 2045 §5.1), with RFC 2231's continuations and charsets and the encoded words that some put there."""
+    if len(text) < 200 and "*" not in text and "=?" not in text:
+        value, parameters = _plain_parameters(text)
+        return value, parameters.copy()
+    return _parse_parameters(text, reading)
+
+
+@lru_cache(maxsize=1000)
+def _plain_parameters(text: str) -> Parameters:
+    """Where there is nothing to decode. Nearly all mail says the same few things of itself."""
+    return _parse_parameters(text, Reading())
+
+
+def _parse_parameters(text: str, reading: Reading) -> Parameters:
     value, more, _ = text.partition(";")
     if not more:
         return clean(value), {}

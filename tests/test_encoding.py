@@ -586,6 +586,24 @@ def test_any_mixture_of_scraps_is_read_written_and_read_back(data: bytes) -> Non
 
 
 LINES = [b"A: b", b"Subject:c", b" d ", b"\te", b"F:", b"G : h", b"i", b"J: k\tl", b"M: \x0bn", b"O: \xe9", b"", b" ", b"P:  q  r "]
+LINES += [b"Q: r\t", b"S: t\ru", b"\t", b"Content-Type: text/html; charset=utf-8", b"content-TYPE: a/b ", b"Content-Disposition: inline"]
+
+
+ENDS = st.sampled_from([b"\n", b"\r\n"])
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"A: b", b" c", b"D:"]), ENDS), min_size=1, max_size=5), ENDS, st.lists(ENDS, max_size=3))
+def test_the_first_blank_line_ends_the_headers_however_lines_end(lines: list[tuple[bytes, bytes]], blank: bytes, rest: list[bytes]) -> None:
+    head = b"X: y\n" + b"".join(line + end for line, end in lines)
+    mail = encoding.from_string(head + blank + b"".join([b"body" + end for end in rest]) + b"end")
+    assert mail.data == b"".join([b"body" + end for end in rest]) + b"end"
+
+
+def test_what_a_part_says_of_itself_can_be_changed_for_it_alone() -> None:
+    raw = b"Content-Type: text/plain; charset=utf-8\n\nx"
+    first, second = encoding.from_string(raw), encoding.from_string(raw)
+    first.content_encoding["Content-Type"][1]["charset"] = "latin-1"
+    assert second.charset == "utf-8"
 
 
 @given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from([b"\n", b"\r\n"])), max_size=12))
@@ -603,6 +621,7 @@ def test_plain_headers_are_read_the_same_at_one_go_and_one_by_one(lines: list[tu
         assert quick.headers.raw_texts(name) == slow.headers.raw_texts(name)
         assert quick.headers.raw_text(name) == slow.headers.raw_text(name)
         assert (name in quick) == (name in slow)
+    assert encoding.from_string(data).content_encoding == slow.content_encoding
     assert encoding.to_bytes(quick) == encoding.to_bytes(slow)
 
 
