@@ -75,9 +75,10 @@ _PROTON = re.compile(r"Sent (?:with|from) \[?Proton ?Mail[^!?]{0,60}", re.IGNORE
 _SIGN_OFF = re.compile(r"[-\u2013\u2014]{1,2}[^\W\d_][\w.'-]*(?: [^\W\d_][\w.'-]*){0,3}")
 _LIST_FOOTER = re.compile(r"mailing list|unsubscribe|listinfo", re.IGNORECASE)
 
+#: Where a mail program's quotation begins, or the signature that it writes above.
 _HTML_QUOTE = re.compile(
     r"<[a-z]+[^<>]{0,500}?(?:gmail_quote|gmail_extra|yahoo_quoted|moz-cite-prefix|divRplyFwdMsg|appendonsend|OLK_SRC_BODY_SECTION"
-    r"|protonmail_quote|stopSpelling|SkyDrivePlaceholder|reply-intro)",
+    r"|protonmail_quote|stopSpelling|SkyDrivePlaceholder|reply-intro|zmail_extra|moz-signature|gmail_signature|id=[\"']?signature\b)",
     re.IGNORECASE,
 )
 _BLOCKQUOTE = re.compile(r"<(/?)blockquote\b[^<>]*+>", re.IGNORECASE)
