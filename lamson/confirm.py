@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc, orm
 
-from lamson import address, view
+from lamson import address, delivery, view
 from lamson.database import Confirmation, Database, now
 from lamson.errors import Conflict, QueueError
 from lamson.queue import Queue
@@ -209,7 +209,12 @@ class ConfirmationEngine:
     # -- the answer
 
     def verify(self, target: str, from_address: str, expect_secret: str) -> MailRequest | None:
-        """The message that waited, if this is its secret and its sender: once. None for anything else."""
+        """The message that waited, if this is its secret and its sender: once. None for anything else.
+
+        None, and the secret stays good, also where the answer that is being handled is automatic: somebody is on holiday (RFC 3834 §2).
+        """
+        if _answered_by_a_machine():
+            return None
         pending_id = self._use_up(target, from_address, expect_secret)
         if pending_id is None:
             return None
@@ -243,6 +248,11 @@ class ConfirmationEngine:
         """Forgets everything and removes all messages that wait."""
         self.storage.clear()
         self.pending.clear()
+
+
+def _answered_by_a_machine() -> bool:
+    running = delivery.current()
+    return running is not None and running.message is not None and running.message.is_automatic()
 
 
 def _new_secret() -> str:

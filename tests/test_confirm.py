@@ -280,6 +280,17 @@ def test_a_delivery_that_fails_has_used_up_no_secret(sqlite: Database, tmp_path:
     assert (confirmations(sqlite), engine.pending.count()) == (0, 0)
 
 
+def test_a_vacation_message_confirms_nothing_and_uses_up_nothing(sqlite: Database, tmp_path: Path) -> None:
+    engine = ConfirmationEngine(str(tmp_path / "pending"), SQLAlchemyConfirmationStorage(sqlite))
+    secret = secret_of(engine.register(TARGET, request()))
+    with begin(sqlite) as held:
+        held.message = request(b"Auto-Submitted: auto-replied\r\n" + SENT)
+        assert engine.verify(TARGET, ANN, secret) is None
+    with begin(sqlite) as held:
+        held.message = request()
+        assert engine.verify(TARGET, ANN, secret) is not None
+
+
 def test_asking_twice_in_one_delivery_leaves_one_message(sqlite: Database, tmp_path: Path) -> None:
     engine = ConfirmationEngine(str(tmp_path / "pending"), SQLAlchemyConfirmationStorage(sqlite))
     with begin(sqlite):

@@ -54,9 +54,7 @@ def COMMENTING(message, author=None, post_name=None, number=None, secret=None, h
 
 
 def confirm(message, number, secret, host):
-    """Publishes what waited, if this answers the question and a person wrote it: a vacation message says nothing."""
-    if message.is_automatic():
-        return None
+    """Publishes what waited, if this answers the question. A vacation message does not: `verify` looks."""
     post = wanted(number=number)
     original = confirmation.verify(f"{number}-comment", message.route_from, secret)
     if original is None:

@@ -23,8 +23,6 @@ def DELETING(message, post_name=None, secret=None, host=None):
     """Waits for answers. There may be several, each with its own secret, so it stays."""
     if secret is None:
         return START(message, post_name=post_name, host=host)
-    if message.is_automatic():
-        return None
     post = blog.find(message.route_from, post_name)
     if confirmation.verify(f"{post_name}-delete", message.route_from, secret) is None or post is None:
         relay.deliver(view.respond("letter/late.msg", locals()))

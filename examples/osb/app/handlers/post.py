@@ -40,9 +40,7 @@ def POSTING(message, post_name=None, secret=None, host=None):
 
 
 def confirm(message, post_name, secret, host):
-    """Publishes what waited, if this answers the question and a person wrote it: a vacation message says nothing."""
-    if message.is_automatic():
-        return None
+    """Publishes what waited, if this answers the question. A vacation message does not: `verify` looks."""
     original = confirmation.verify(post_name, message.route_from, secret)
     if original is None:
         relay.deliver(view.respond("letter/late.msg", locals()))

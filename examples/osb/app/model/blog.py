@@ -41,7 +41,7 @@ class Author(Base):
     """Somebody who has published.
 
     `folder`: the address as the name of a folder. It also tells two authors apart: unlike the address, it is the same for every
-    database, whatever that thinks of capitals and accents.
+    database, whatever that thinks of capitals and accents. `spelled_out`: the address as it stands in an address for comments.
     """
 
     __tablename__ = "author"
@@ -49,13 +49,9 @@ class Author(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     folder: Mapped[str] = mapped_column(String(200), unique=True)
     address: Mapped[str] = mapped_column(String(254))
+    spelled_out: Mapped[str] = mapped_column(String(260), index=True)
     name: Mapped[str] = mapped_column(String(100))
     posts: Mapped[list["Post"]] = relationship(back_populates="author", order_by="Post.published.desc(), Post.id.desc()")
-
-    @property
-    def spelled_out(self):
-        """The address as it stands in an address for comments: user-at-domain."""
-        return self.address.replace("@", "-at-")
 
 
 class Post(Base):
@@ -68,7 +64,7 @@ class Post(Base):
     author_id: Mapped[int] = mapped_column(ForeignKey("author.id"))
     name: Mapped[str] = mapped_column(String(20))
     title: Mapped[str] = mapped_column(String(300))
-    text: Mapped[str] = mapped_column(LONG_TEXT)
+    text: Mapped[str] = mapped_column(LONG_TEXT, deferred=True)  # read when it is asked for, and not for every list of posts
     is_html: Mapped[bool]
     published: Mapped[datetime]
     updated: Mapped[datetime]
@@ -106,7 +102,7 @@ class Image(Base):
     kind: Mapped[str] = mapped_column(String(4))
     description: Mapped[str] = mapped_column(String(300))
     content_id: Mapped[str] = mapped_column(String(300))
-    data: Mapped[bytes] = mapped_column(LargeBinary(2**24))
+    data: Mapped[bytes] = mapped_column(LargeBinary(2**24), deferred=True)
 
     @property
     def file(self):
@@ -122,7 +118,7 @@ class Comment(Base):
     post_id: Mapped[int] = mapped_column(ForeignKey("post.id"))
     address: Mapped[str] = mapped_column(String(254))
     name: Mapped[str] = mapped_column(String(100))
-    text: Mapped[str] = mapped_column(LONG_TEXT)
+    text: Mapped[str] = mapped_column(LONG_TEXT, deferred=True)
     written: Mapped[datetime]
     post: Mapped[Post] = relationship(back_populates="comments")
 
@@ -145,8 +141,7 @@ def find_to_comment(author, post_name, number):
     """The post that an address for comments names, by its author spelled out or by its number; or None."""
     if number is not None:
         return _first(select(Post).where(Post.id == int(number)))
-    posts = settings.database.session.scalars(select(Post).where(Post.name == post_name).order_by(Post.id))
-    return next((post for post in posts if post.author.spelled_out == author), None)
+    return _first(select(Post).join(Author).where(Author.spelled_out == author, Post.name == post_name).order_by(Post.id))
 
 
 def latest(number):
@@ -172,8 +167,7 @@ def publish(message, post_name):
     session = settings.database.session
     post = find(message.route_from, post_name)
     if post is None:
-        author = find_author(message.route_from) or Author(folder=address.file_name(message.route_from), address=message.route_from)
-        post = Post(author=author, name=post_name, published=now())
+        post = Post(author=find_author(message.route_from) or new_author(message.route_from), name=post_name, published=now())
         session.add(post)
     post.author.name = name_of(message)
     post.title = clean(message["Subject"], 300) or post_name
@@ -183,6 +177,11 @@ def publish(message, post_name):
     session.flush()  # now it has a number
     changed(post)
     return post
+
+
+def new_author(author_address):
+    """Somebody who publishes for the first time."""
+    return Author(folder=address.file_name(author_address), address=author_address, spelled_out=author_address.replace("@", "-at-"))
 
 
 def comment(message, post):

@@ -103,8 +103,13 @@ def write_page(path, template, **variables):
 
 
 def write(path, data):
-    """Puts a file in its place at once. It is not synced: after a power cut the next start makes all of them anew."""
+    """Puts a file in its place at once. It is not synced: after a power cut the next start makes all of them anew.
+
+    What is the same as before is left alone, so that browsers need not load it again.
+    """
     place = place_of(path)
+    if place.exists() and place.read_bytes() == data:
+        return
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(f".{place.name}.{os.getpid()}")
     beside.write_bytes(data)

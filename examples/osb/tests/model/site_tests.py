@@ -272,6 +272,20 @@ def test_every_post_has_an_address_for_comments():
 # -- making them
 
 
+def test_a_page_that_is_the_same_is_left_alone():
+    begin()
+    publish()
+    index()
+    place = Path(settings.site_dir, "by/ann@example.com/hello/index.html")
+    before = place.stat().st_ino
+    with settings.database.transaction():
+        site.rebuild()
+    assert place.stat().st_ino == before
+    comment()
+    index()
+    assert place.stat().st_ino != before
+
+
 def test_a_page_is_never_seen_half_written():
     begin()
     publish()
