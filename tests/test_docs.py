@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from lamson import commands
-from lamson.server import LISTENER_LIMITS, SESSION_LIMITS
+from lamson.outbox import Outbox
+from lamson.relay import Relay
+from lamson.server import LISTENER_LIMITS, SESSION_LIMITS, LMTPReceiver, QueueReceiver, SMTPReceiver
 from lamson.smtp.listener import Listener
 from lamson.smtp.session import Rules
 from tests.project import Project
@@ -81,14 +83,42 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
         project.stop()
 
 
+def numbers_in(section: str) -> dict[str, int]:
+    """The rows of docs/settings.md's tables whose default is a number, in the section of this heading."""
+    text = (ROOT / "docs/settings.md").read_text("utf-8").partition(f"\n## {section}")[2].partition("\n## ")[0]
+    return {name: int(number) for name, number in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)}
+
+
 def test_the_limits_on_the_page_are_those_that_there_are() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", (ROOT / "docs/settings.md").read_text("utf-8"), re.MULTILINE)
     listener = inspect.signature(Listener).parameters
     defaults = {field.name: field.default for field in fields(Rules)} | {name: each.default for name, each in listener.items()}
     switches = {"require_tls", "require_auth", "keep_bare_line_ends"}
-    assert {name: int(number) for name, number in rows} == {
-        name: defaults[name] for name in (SESSION_LIMITS | LISTENER_LIMITS) - switches - {"mode"}
-    }
+    assert numbers_in("`receiver_config`") == {name: defaults[name] for name in (SESSION_LIMITS | LISTENER_LIMITS) - switches - {"mode"}}
+
+
+@pytest.mark.parametrize(("section", "service"), [("`relay_config`", Relay), ("The outbox", Outbox), ("More than one", QueueReceiver)])
+def test_defaults_on_the_page_are_those_that_there_are(section: str, service: type) -> None:
+    said = numbers_in(section)
+    parameters = inspect.signature(service).parameters
+    assert said == {name: parameters[name].default for name in said}
+    assert said
+
+
+@pytest.mark.parametrize("service", [SMTPReceiver, LMTPReceiver, QueueReceiver, Relay, Outbox], ids=lambda each: each.__name__)
+def test_whatever_can_be_set_has_its_place(service: type) -> None:
+    known = {name for name, each in inspect.signature(service).parameters.items() if each.kind is not inspect.Parameter.VAR_KEYWORD}
+    assert known - words_in_code("docs/settings.md") == set()
+
+
+def test_the_settings_of_a_new_project_have_their_place() -> None:
+    settings = (ROOT / "lamson/data/prototype/config/settings.py").read_text("utf-8")
+    assert set(re.findall(r"^(\w+) = ", settings, re.MULTILINE)) - words_in_code("docs/settings.md") == set()
+
+
+def words_in_code(page: str) -> set[str]:
+    """What stands between backticks."""
+    text = (ROOT / page).read_text("utf-8")
+    return {word for code in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL) for word in re.findall(r"\w+", code)}
 
 
 def test_python_that_the_pages_ask_for_is_what_the_package_asks_for() -> None:
