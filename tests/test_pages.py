@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pages import Reader, matches
+from tests.pages import Reader, blocks, matches
+from tests.project import Project
 from tests.test_docs import ROOT
+
+UPGRADING = ROOT / "docs" / "upgrading.md"
 
 
 @pytest.fixture
@@ -37,3 +43,30 @@ def test_a_guide_works_in_a_new_project(page: str, reader: Reader) -> None:
     reader.type("nosetests")
     reader.check_status()
     assert "Ran" in reader.said
+
+
+def test_imports_of_1x_still_work() -> None:
+    (shown,) = [each.text for each in blocks(UPGRADING) if "from lamson.view import" in each.text]
+    exec(compile(shown, "upgrading.md", "exec"), {})
+
+
+def test_what_is_said_to_have_gone_has_gone() -> None:
+    gone = UPGRADING.read_text("utf-8").partition("have gone")[2].partition("**3.")[0]
+    found = re.findall(r"^\| `(?:lamson\.(\w+)\.)(\w+)`", gone, re.MULTILINE)
+    assert found
+    for module, name in found:
+        assert not hasattr(importlib.import_module(f"lamson.{module}"), name)
+    assert importlib.util.find_spec("lamson.args") is None
+
+
+def test_a_boot_module_of_1x_works(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    (boot,) = [each.text for each in blocks(UPGRADING) if each.path == "config/boot.py"]
+    project.write("config/boot.py", boot)
+    project.start_log()
+    try:
+        project.start()
+        project.send("ann@example.com", "test@test.com")
+        assert sorted(str(each["Subject"]) for each in project.messages("run/queue", 2)) == ["A test", "Welcome. Re: A test"]
+    finally:
+        project.stop()
