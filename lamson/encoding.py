@@ -213,7 +213,9 @@ class MailBase(HeaderMapping):
     def _read_body(self) -> str | bytes:
         kind = self.content_type
         if kind.startswith("text/") or kind in _TEXT_TYPES or (kind.startswith("multipart/") and self._depth < DEPTH):
-            return _with_lf(decode_text(self.data, self.charset, self.reading))
+            data = self.data
+            charset = self.charset or (_meta_charset(data) if kind == "text/html" and not data.isascii() else None)
+            return _with_lf(decode_text(data, charset, self.reading))
         return self.data
 
     @property
@@ -294,6 +296,15 @@ class MailBase(HeaderMapping):
         """Adds a part, and returns it."""
         self.parts.append(part)
         return part
+
+
+_META_CHARSET = re.compile(rb"<meta\b[^<>]{0,200}\bcharset=[\"']?([A-Za-z0-9_-]{1,60})", re.IGNORECASE)
+
+
+def _meta_charset(data: bytes) -> str | None:
+    """What HTML says of itself, where its header says nothing."""
+    found = _META_CHARSET.search(data, 0, 4096)
+    return found[1].decode("ascii") if found else None
 
 
 _CRS_LF = re.compile(r"(?<!\r)\r++\n")

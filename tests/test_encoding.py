@@ -170,6 +170,18 @@ def test_text_of_any_charset_becomes_str(charset: str, data: bytes, expected: st
     assert bool(mail.reading.defects) == bool(defect)
 
 
+@pytest.mark.parametrize(
+    "meta",
+    ['<meta charset="windows-1251">', '<META http-equiv=x content="text/html; charset=windows-1251">', "<meta charset=cp1251 />"],
+)
+def test_html_may_say_its_charset_itself(meta: str) -> None:
+    html = f"<html><head>{meta}</head><body>Да</body></html>"
+    assert read(b"Content-Type: text/html\r\n\r\n" + html.encode("cp1251")).body == html
+    utf8 = html.replace("windows-1251", "utf-8").replace("cp1251", "utf-8")
+    assert read(b"Content-Type: text/html\r\n\r\n" + utf8.encode()).body == utf8
+    assert read(b"Content-Type: text/html; charset=utf-8\r\n\r\n" + html.encode()).body == html
+
+
 def test_a_header_in_no_charset_is_read_the_same_whenever_it_is_asked_for() -> None:
     mail = encoding.from_string(b"".join(b"X-%d: %s\n" % (at, bytes([at, at + 1, at + 2] * 9)) for at in range(160, 220)) + b"\n")
     first = mail.headers.raw_texts("X-160")
