@@ -1,4 +1,4 @@
-"""The thread of a message through the log: the current delivery's id on every line.
+"""The thread of a message through the log: the current delivery's id on every line, and the file that takes the lines of many threads.
 
 Knows nothing of deliveries but that they have an `id`. `lamson.delivery` sets `CURRENT` while one runs.
 """
@@ -6,7 +6,12 @@ Knows nothing of deliveries but that they have an `id`. `lamson.delivery` sets `
 from __future__ import annotations
 
 import logging
+import logging.handlers
+import os
 import random
+import threading
+import time
+from collections import deque
 from contextvars import ContextVar
 from typing import Any
 
@@ -49,3 +54,40 @@ class DeliveryFormatter(logging.Formatter):
         if not hasattr(record, "delivery"):
             DeliveryFilter().filter(record)
         return super().format(record)
+
+
+class LogFile(logging.handlers.WatchedFileHandler):
+    """A log's file that no thread waits for: who finds it busy leaves its line to whoever is writing, who takes all lines along.
+
+    Lines keep their order and each is written whole. The file may be moved away, as logrotate does: within a second a new one is begun.
+    """
+
+    def __init__(self, filename: str | os.PathLike[str], mode: str = "a", encoding: str | None = "utf-8") -> None:
+        super().__init__(filename, mode, encoding)
+        self._lines: deque[str] = deque()
+        self._writing = threading.Lock()
+        self._look_at = 0.0
+
+    def createLock(self) -> None:
+        """None: every thread would wait for it while one writes."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record, and whatever others leave meanwhile. What the disk does not take is lost, and is told as `logging` does."""
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            while self._lines and self._writing.acquire(blocking=False):
+                try:
+                    self._write()
+                finally:
+                    self._writing.release()
+        except Exception:
+            self.handleError(record)
+
+    def _write(self) -> None:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + 1.0
+            self.reopenIfNeeded()
+        stream = self.stream = self.stream or self._open()
+        stream.write("".join([self._lines.popleft() for _ in range(len(self._lines))]))
+        stream.flush()

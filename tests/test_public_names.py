@@ -83,7 +83,7 @@ NAMES: dict[str, str] = {
         LamsonError SMTPError RelayError TransientError PermanentError ConfigError RoutingError AddressError EncodingError QueueError
         ViewError DatabaseError
     """,
-    "lamson.trace": "DeliveryFilter DeliveryFormatter",
+    "lamson.trace": "DeliveryFilter DeliveryFormatter LogFile",
     "lamson.handlers.log": "START",
     "lamson.handlers.queue": "START",
     "lamson.handlers.forward": "START",

@@ -14,7 +14,7 @@ from lamson.commands.style import command, option
 from lamson.queue import Queue
 from lamson.routing import Router
 from lamson.server import SMTPReceiver
-from lamson.trace import DeliveryFormatter
+from lamson.trace import DeliveryFormatter, LogFile
 
 
 @command("log")
@@ -40,6 +40,6 @@ def load(host: str, port: int) -> SimpleNamespace:
 def log_to_file(path: str) -> None:
     """What is logged goes into this file."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = LogFile(path)
     handler.setFormatter(DeliveryFormatter("%(asctime)s %(levelname)s %(delivery)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

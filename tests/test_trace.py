@@ -1,0 +1,96 @@
+"""The log: each line with its delivery, and a file that no thread waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lamson import trace
+from lamson.trace import DeliveryFormatter, LogFile
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "lamson.log"
+
+
+@pytest.fixture
+def handler(file: Path) -> Iterator[LogFile]:
+    handler = LogFile(file)
+    handler.setFormatter(DeliveryFormatter("%(delivery)s %(message)s"))
+    yield handler
+    handler.close()
+
+
+@pytest.fixture
+def log(handler: LogFile) -> logging.Logger:
+    log = logging.Logger("a log of the test's own", logging.INFO)
+    log.addHandler(handler)
+    return log
+
+
+def test_a_line_carries_its_deliverys_id(log: logging.Logger, file: Path) -> None:
+    log.info("before")
+    with trace.working_on(SimpleNamespace(id="3f9c")):
+        log.info("within, %s", "ü")
+    log.info("after")
+    assert file.read_text("utf-8") == "- before\n3f9c within, ü\n- after\n"
+
+
+def test_lines_of_many_threads_are_whole_and_each_threads_in_order(log: logging.Logger, file: Path) -> None:
+    def write(name: int) -> None:
+        for number in range(200):
+            log.info("%d %d %s", name, number, "x" * 50)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found: dict[str, list[int]] = {}
+    for line in file.read_text().splitlines():
+        _, name, number, rest = line.split(" ")
+        assert rest == "x" * 50
+        found.setdefault(name, []).append(int(number))
+    assert found == {str(name): list(range(200)) for name in range(8)}
+
+
+def test_who_finds_it_busy_leaves_its_line_and_goes_on(log: logging.Logger, handler: LogFile, file: Path) -> None:
+    with handler._writing:
+        log.info("left")
+        assert file.read_text() == ""
+    log.info("taken along")
+    assert file.read_text() == "- left\n- taken along\n"
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(log: logging.Logger, handler: LogFile, file: Path) -> None:
+    log.info("one")
+    file.rename(file.with_suffix(".old"))
+    handler._look_at = 0.0
+    log.info("two")
+    assert (file.with_suffix(".old").read_text(), file.read_text()) == ("- one\n", "- two\n")
+
+
+def test_what_the_disk_does_not_take_is_told_and_the_next_line_is_written(
+    log: logging.Logger, handler: LogFile, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[logging.LogRecord] = []
+    monkeypatch.setattr(handler, "handleError", told.append)
+    write = handler._write
+
+    def full() -> None:
+        handler._lines.clear()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(handler, "_write", full)
+    log.info("lost")
+    monkeypatch.setattr(handler, "_write", write)
+    log.info("kept")
+    assert [record.getMessage() for record in told] == ["lost"]
+    assert file.read_text() == "- kept\n"
+    assert not handler._writing.locked()
