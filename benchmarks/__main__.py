@@ -46,7 +46,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="all samples into this file")
     parser.add_argument("--check", action="store_true", help="compares with what was recorded")
     parser.add_argument("--record", action="store_true", help="keeps the figures and writes the page")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick and (options.record or options.check):
+        parser.error("--quick gives no figures that are worth keeping or comparing; leave it out")
+    return options
 
 
 def measured(wanted: list[Measure], runs: int, quick: bool, scratch: Path) -> list[Row]:

@@ -85,6 +85,22 @@ def test_what_is_longer_than_any_address_is_none_in_whatever_form_it_stands(form
     assert address.parse(form.format(f"a{longest}")) == []
 
 
+@given(st.from_regex(r"[A-Za-z0-9_.!+-]{1,70}@[A-Za-z0-9._-]{1,70}|[a-z.@<>-]{1,12}", fullmatch=True))
+def test_the_quick_way_through_check_takes_nothing_else(path: str) -> None:
+    """Plain addresses have one, for speed."""
+
+    def verdict() -> str:
+        try:
+            return address.check(path)
+        except AddressError:
+            return "refused"
+
+    with pytest.MonkeyPatch.context() as patch:
+        quick = verdict()
+        patch.setattr(address, "_PLAIN_OCTETS", 0)
+        assert verdict() == quick
+
+
 @given(st.one_of(st.text(max_size=60), st.from_regex(r"\s?[A-Za-z0-9._+=-]+@[A-Za-z0-9.-]+\s?", fullmatch=True)))
 def test_plain_addresses_are_read_as_all_others(text: str) -> None:
     """They have a way of their own, for speed."""
