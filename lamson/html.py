@@ -163,10 +163,11 @@ def _shipped_templates() -> jinja2.Environment:
 _ADDRESS_VALUE = re.compile(r"[^\s@<>\"\\]+@[A-Za-z0-9.-]+")
 _URL_VALUE = re.compile(r"https?://[^\s<>\"\\]+")
 #: The word; with what makes it an address between < and >.
-_VALUE = re.compile(r"(?:https://qvzu|qvz)((?:[0-9a-f]{2})+)zvq(?:@value\.example)?")
-_TAG_OR_VALUE = re.compile(rf"""<(/?)([A-Za-z][A-Za-z0-9-]*)(?:[^<>"']|"[^"]*"|'[^']*')*>|{_VALUE.pattern}""")
+_VALUE = re.compile(r"(?:https://qvzu|qvz)((?:[0-9a-f]{2})+)zvq(?:@value\.example)?", re.IGNORECASE)
+_TAG_OR_VALUE = re.compile(rf"""<(/?)([A-Za-z][A-Za-z0-9-]*)(?:[^<>"']|"[^"]*"|'[^']*')*+>|{_VALUE.pattern}""", re.IGNORECASE)
 _ATTRIBUTE_WITH_VALUE = re.compile(
-    rf"""([\w:-]+)\s*=\s*("[^"]*{_VALUE.pattern}[^"]*"|'[^']*{_VALUE.pattern}[^']*'|[^\s"'<>]*{_VALUE.pattern}[^\s"'<>]*)"""
+    rf"""(?<![\w:-])([\w:-]++)\s*=\s*("[^"]*{_VALUE.pattern}[^"]*"|'[^']*{_VALUE.pattern}[^']*'|[^\s"'<>]*{_VALUE.pattern}[^\s"'<>]*)""",
+    re.IGNORECASE,
 )
 _SAFE_SCHEMES = {"http", "https", "mailto", "tel", "sms", "xmpp", "cid"}
 
@@ -196,7 +197,8 @@ def _with_values(html: str) -> str:
         nonlocal in_pre
         if found[0].startswith("<"):
             in_pre = not found[1] if found[2].lower() == "pre" else in_pre
-            return _ATTRIBUTE_WITH_VALUE.sub(partial(_attribute_with_value, found[2].lower()), found[0])
+            tag = _ATTRIBUTE_WITH_VALUE.sub(partial(_attribute_with_value, found[2].lower()), found[0])
+            return _VALUE.sub("", tag)  # in a tag, but in no attribute: whoever wrote it does not make one
         text = entities.escape(_value(found).strip("\n"))
         return text if in_pre else text.replace("\n", "<br>\n")
 
@@ -240,6 +242,8 @@ class _Declaration:
 
 
 _STYLE_ELEMENT = re.compile(r"<!--.*?-->|(<style(?: type=\"text/css\")?\s*>)(.*?)(?=</style\s*>)", re.DOTALL | re.IGNORECASE)
+#: Comments, and where the head ends: at the end of the page at last.
+_HEAD_ENDS = re.compile(r"<!--.*?-->|</head\s*>|<body\b|\Z", re.DOTALL | re.IGNORECASE)
 _STYLE_ATTRIBUTE = re.compile(r'(<[A-Za-z][^\s>]*(?:\s[^\s=>"]+="[^"]*")*?\s)style="([^"]*)"')
 _NUMBER = re.compile(r"--lamson-(\d+)-(\d+):\s*1(?:;|(?=\s|\}|\Z))")
 
@@ -251,9 +255,8 @@ def _inlined(page: str, css: Iterable[str]) -> str:
     important. Style elements in comments, or with other attributes than a type, stay as they are.
     """
     sheet = "\n".join(css).replace("</", r"<\/")  # a value in it cannot end the element
-    head = re.search(r"</head\s*>|<body\b|\Z", page, re.IGNORECASE)
-    assert head is not None, "the end of the page is always found"
-    page = f"{page[: head.start()]}<style>{sheet}</style>{page[head.start() :]}"
+    head = next(found.start() for found in _HEAD_ENDS.finditer(page) if not found[0].startswith("<!--"))
+    page = f"{page[:head]}<style>{sheet}</style>{page[head:]}"
     known: dict[tuple[str, str], _Declaration] = {}
     page = _STYLE_ELEMENT.sub(partial(_number_element, known), _without_surrogates(page))
     page = css_inline.inline(page, load_remote_stylesheets=False, keep_at_rules=True, remove_inlined_selectors=True)

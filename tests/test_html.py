@@ -258,6 +258,7 @@ def test_macros_sets_includes_and_filters_escape_once(templates: Path) -> None:
     )
     elements = of(source, templates, value="*<x>*")
     assert elements.text.strip() == "*<x>* *<x>* *<x>* *<X>* *<x>*~*<x>*"
+    assert of("{% filter upper %}of {{ value }}{% endfilter %}", templates, value="*<x>*").text.strip() == "OF *<x>*"
     assert [tag for tag, _ in elements.found if tag not in ("html", "head", "body")] == ["p", "strong", "em", "code"]
 
 
@@ -293,6 +294,7 @@ def test_a_value_in_an_attribute_stays_in_it(templates: Path) -> None:
     assert elements.all("a") == [{"href": "https://a", "title": value}]
     assert elements.all("img") == [{"src": "https://a/", "alt": value}]
     assert {"class": value} in elements.all("p")
+    assert of("<b {{ value }}>x</b>", templates, html=True, value="onclick=x").all("b") == [{}]
 
 
 def test_a_value_names_no_file(templates: Path) -> None:
@@ -333,6 +335,14 @@ def test_any_value_is_shown_as_it_is(value: str) -> None:
     finally:
         view.LOADER = before
     assert [tag for tag, _ in elements.found if tag not in ("html", "head", "body", "br")] == ["p", "strong", "a", "code"]
+
+
+def test_a_long_value_takes_no_longer_than_it_is_long(templates: Path) -> None:
+    value = "<a 'b' \"c\" > *d*\n" * 20_000  # half a megabyte
+    before = time.process_time()
+    elements = of("> {{ value }}\n\n[x](/x '{{ value }}') <p {{ value }}>", templates, html=True, value=value)
+    assert time.process_time() - before < 5  # seconds; one, mostly for the test's own parser
+    assert elements.text.count("*d*") == 20_000
 
 
 # -- errors
@@ -481,6 +491,13 @@ def test_style_elements_of_the_shell(templates: Path) -> None:
     assert Elements(page).all("p") == [{"style": "margin: 0; color: blue"}]
     assert comment in page
     assert keep in page
+
+
+def test_a_head_that_a_comment_ends(templates: Path) -> None:
+    write(templates, "style.css", "p { color: red }")
+    write(templates, "shell.html", "<!-- no </head> here --><head></head><body>{{ content }}</body>")
+    page = HtmlMail("style.css", "shell.html").render({"name": "Joe", "place": "x"}, "hello.md")
+    assert Elements(page).all("p") == [{"style": "color: red"}]
 
 
 def test_a_shell_without_a_head(templates: Path) -> None:
