@@ -21,6 +21,7 @@ from lamson.queue import Queue
 from lamson.spam import Filter
 from tests import browser
 from tests.project import PATIENCE, Project, wait_for
+from tests.test_project import Terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -178,6 +179,23 @@ def test_an_indexer_that_was_killed_makes_up_for_it(blog: Blog) -> None:
     blog.shows(HELLO_PAGE, "The second.")
     assert "A title" in blog.page("index.html")
     wait_for(lambda: Queue(blog.folder / "run" / "index").count() == 0, "the note is gone")
+
+
+@pytest.mark.program("mutt", "tmux")
+def test_mutt_shows_what_waits_and_answers_in_anybodys_name(blog: Blog) -> None:
+    blog.start_log()
+    blog.start()
+    blog.edit("muttrc", "8823", str(blog.port))
+    blog.ask(ANN, HELLO, "Hello, *world*.", "My first post")
+    waiting = [("My first post", "q")]
+    answering = [("Confirmation required", "r"), ("To: hello-confirm-", "Enter"), ("Subject: Re:", "Enter")]
+    with Terminal(blog, "mutt -F pendingrc; EDITOR=true mutt -F muttrc") as terminal:
+        for shown, typed in (*waiting, *answering, ("Include message", "y"), ("y:Send", "y")):
+            terminal.shows(shown)
+            terminal.type("pause", typed)
+        published = blog.messages("run/queue", 2)[1]
+    assert published["To"] == ANN, "the answer was from whom the question was to"
+    assert "Published: My first post" in str(published["Subject"])
 
 
 # -- the pages in a browser
