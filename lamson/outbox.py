@@ -236,7 +236,7 @@ class Outbox:
 
     def _identify(self) -> None:
         """Names this outbox and its process; after a fork the child is another."""
-        self.owner = f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}/{id(self):x}"
+        self.owner = f"{_machine()}/{os.getpid()}/{_started(os.getpid())}/{id(self):x}"
 
     def _free_claims(self) -> None:
         with self.database.connected() as connection:
@@ -545,6 +545,14 @@ def _for(statement: Any, address: str | None) -> Any:
 # -- processes ---------------------------------------------------------------------------------------------------------------------
 
 
+def _machine() -> str:
+    """Where pids mean what they mean here: the host's name, and the container's number, as two containers may have one name."""
+    try:
+        return f"{socket.gethostname()}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
 def _started(pid: int) -> str:
     """When a process began, as the kernel counts it; a pid that is used again began at another time. "" where there is no /proc, and for a
     process that has ended and is only not yet buried by its parent: in a container that may be never."""
@@ -557,8 +565,8 @@ def _started(pid: int) -> str:
 
 def _alive(owner: str) -> bool:
     host, pid, started, _ = owner.rsplit("/", 3)
-    if host != socket.gethostname():
-        return True  # another machine's; its lease will tell
+    if host != _machine():
+        return True  # its lease will tell
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

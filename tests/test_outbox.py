@@ -451,9 +451,14 @@ def test_claims_of_a_dead_process_are_freed_at_the_start(database: Database) -> 
     assert carrier.tried == []
 
 
+def test_a_process_of_another_container_with_our_name_may_live() -> None:
+    assert outbox._alive(f"{socket.gethostname()}:1/{os.getpid()}/1/x")
+    assert not outbox._alive(f"{outbox._machine()}/{os.getpid()}/1/x")
+
+
 def test_a_process_that_nobody_has_buried_is_dead() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
-        owner = f"{socket.gethostname()}/{process.pid}/{outbox._started(process.pid)}/x"
+        owner = f"{outbox._machine()}/{process.pid}/{outbox._started(process.pid)}/x"
         assert outbox._alive(owner)
         assert process.stdin
         process.stdin.close()

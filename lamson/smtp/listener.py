@@ -9,6 +9,7 @@ ask about recipients and passwords. A connection whose step is done elsewhere is
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import os
 import selectors
@@ -78,10 +79,15 @@ class Connection:
         return self.peer or "a local client"
 
 
+def source(peer: str) -> str:
+    """By which clients are counted: the address; of IPv6 the network of 64 bits, which a single customer has (RFC 6177 §2)."""
+    return peer if ":" not in peer else str(ipaddress.IPv6Network((peer.partition("%")[0], 64), strict=False))
+
+
 class Listener:
     """Takes connections, lets their sessions talk, and hands each envelope to `handle`, whose replies are the answer to the client.
 
-    `connections` and `per_peer`: how many clients may be connected, in all and from one address. `threads`: how many slow handlers run
+    `connections` and `per_peer`: how many clients may be connected, in all and from one `source`. `threads`: how many slow handlers run
     at once. `handler_seconds`: then the client hears 451, and what the handler says later is dropped. `idle_seconds`: for the
     client's next command. `data_seconds`: for a whole message. `send_seconds`: for a client to read our replies, or to shake hands. `sock`:
     a socket that listens already. `mode`: the permissions of a unix socket.
@@ -193,11 +199,11 @@ class Listener:
         peer = str(address[0]).removeprefix("::ffff:") if isinstance(address, tuple) else ""
         if len(self._connections) >= self._most_connections:
             return self._refuse(sock, peer, FULL)
-        if peer and self._peers[peer] >= self._most_per_peer:
+        if peer and self._peers[source(peer)] >= self._most_per_peer:
             return self._refuse(sock, peer, FULL_FOR_YOU)
         connection = Connection(sock, peer, time.monotonic() + self._idle_seconds)
         self._connections.add(connection)
-        self._peers[peer] += 1
+        self._peers[source(peer)] += 1
         self._serve(connection, self._begin_tls if self._implicit_tls else self._greet, connection)
 
     def _rest(self, error: OSError) -> None:
@@ -391,9 +397,10 @@ class Listener:
         connection.sock.close()
         connection.gone = True
         self._connections.discard(connection)
-        self._peers[connection.peer] -= 1
-        if not self._peers[connection.peer]:
-            del self._peers[connection.peer]
+        peer = source(connection.peer)
+        self._peers[peer] -= 1
+        if not self._peers[peer]:
+            del self._peers[peer]
         if connection.session is not None and connection.step is None:
             connection.session.end()
         connection.step = None

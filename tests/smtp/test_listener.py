@@ -20,7 +20,7 @@ import pytest
 
 from lamson.errors import ConfigError
 from lamson.smtp.endpoint import bind
-from lamson.smtp.listener import Listener
+from lamson.smtp.listener import Listener, source
 from lamson.smtp.session import Envelope, Session
 from lamson.status import Reply, reply
 from tests.smtp.certificate import self_signed
@@ -441,6 +441,11 @@ def test_connections_in_all() -> None:
         wait_until(lambda: len(office.listener._connections) == 1)
         with office.talker() as fourth:
             assert fourth.greeting.startswith("220")
+
+
+def test_clients_are_counted_by_address_and_of_ipv6_by_network() -> None:
+    found = [source(peer) for peer in ("192.0.2.7", "2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1", "fe80::1%eth0", "")]
+    assert found == ["192.0.2.7", "2001:db8::/64", "2001:db8::/64", "2001:db8:0:1::/64", "fe80::/64", ""]
 
 
 def test_connections_of_one_peer() -> None:
