@@ -175,11 +175,20 @@ def attempt_decoding(charset: str | None, dec: bytes | str) -> str:
 
 # -- bodies: transfer encodings
 
+_BLANK_LINE = re.compile(rb"\n[ \t\r]*+\n")
+_NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\s]")
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
 
 
 def decode_base64(data: bytes, reading: Reading) -> bytes:
-    """Base64 as it comes: line ends and strangers are skipped, missing padding is added, half an octet is dropped."""
+    """Base64 as it comes: line ends and strangers are skipped, missing padding is added, half an octet is dropped.
+
+    Plain text below a blank line is no part of it: some lists put their footer there.
+    """
+    above = _BLANK_LINE.search(data, len(data) - len(data.lstrip()))
+    if above and _NO_BASE64.search(data, above.end()):
+        reading.note("plain text below base64, left out")
+        data = data[: above.end()]
     try:
         return binascii.a2b_base64(data)
     except binascii.Error:

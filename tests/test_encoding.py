@@ -263,6 +263,8 @@ def test_content_types(header: str, expected: str) -> None:
         ("base64", b"aGVs\r\nbG8", b"hello", 1),
         ("base64", b"a!G?Vs bG8=", b"hello", 0),
         ("base64", b"aGVsbG8gQ", b"hello ", 1),
+        ("base64", b"aGVs\r\nbG9v\r\n\r\n-- \r\nA list's footer\r\n", b"helloo", 1),
+        ("base64", b"\r\n\r\naGVs\r\nbG9v\r\n\r\n", b"helloo", 0),
         ("base64", b"\xff\xfe", b"", 0),
         ("x-uuencode", b"begin 644 f\r\n%:&5L;&\\\r\n`\r\nend\r\n", b"hello", 0),
         ("x-uuencode", b"begin 644 f\r\n%:&5L;&\\\r\n\xff\xff\r\nend\r\n", b"hello", 1),
