@@ -595,6 +595,7 @@ SCRAPS += [b"=?utf-8?q?=29?=", b"=?utf-8?q?c=40d,?=", b"=?utf-8?q?=22?=", b"=?ut
 @example(b'From:""<=?8?q??=t><""')
 @example(b"Cc: y@e.\xdf, S@\xb3")
 @example(b"To: (=?utf-8?q?=29?= a@b)")
+@example("To: é <a@é\\".encode())  # a backslash before the bracket that ends it
 def test_any_mixture_of_scraps_is_read_written_and_read_back(data: bytes) -> None:
     look_at_everything(data)
 
