@@ -16,6 +16,7 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"Lamson {release}"
+html_static_path, html_css_files = ["_static"], ["lamson.css"]
 html_show_copyright = html_show_sphinx = html_copy_source = False
 pygments_style, pygments_dark_style = "friendly", "monokai"
 highlight_language = "none"  # for blocks that name no language: what one types

@@ -28,6 +28,14 @@ def test_getting_started(reader: Reader) -> None:
     reader.follow(ROOT / "docs" / "getting-started.md")
 
 
+def test_thirty_seconds_of_the_readme(reader: Reader) -> None:
+    (typed,) = [each for each in blocks(ROOT / "README.md") if "lamson gen" in each.text]
+    reader.do(typed)
+    reader.check_status()
+    assert reader.said.count("Stopped process") == 2
+    assert "START -> FORWARD" in (reader.folder / "logs" / "lamson.log").read_text("utf-8")
+
+
 def test_what_a_page_shows_is_compared() -> None:
     said = "From: a@example.com\nTo: b@example.com\n\nHello.\n"
     assert matches("From: ...@example.com\n...\nHello.\n", said)
