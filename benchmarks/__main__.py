@@ -31,17 +31,17 @@ from benchmarks.rows import Measure, measures, only
 from benchmarks.server import Failed
 
 #: Real mail lies beside the repository, as for the tests, and is no part of it.
-MAIL = ROOT.parent / "shared" / "corpus"
+MAIL = [ROOT.parent / "shared" / "corpus" / kind for kind in ("ham", "spam")]
 
 
 def arguments() -> argparse.Namespace:
-    names = [measure.row.name for measure in measures(None)]
+    names = [measure.row.name for measure in measures([])]
     parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", action="append", default=[], choices=names, help="only this row; may be given several times")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds of each row (5)")
     parser.add_argument("--quick", action="store_true", help="one round of few messages, and the first two points of each curve")
     parser.add_argument("--curves", nargs="*", metavar="NAME", help="measures the curves too: all, or these")
-    parser.add_argument("--mail", type=Path, default=MAIL, metavar="FOLDER", help="real mail for the row `read`")
+    parser.add_argument("--mail", type=Path, nargs="+", default=MAIL, metavar="FOLDER", help="real mail for the row `read`")
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where servers keep their files: a disk of the kind that counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all samples into this file")
     parser.add_argument("--check", action="store_true", help="compares with what was recorded")
@@ -99,7 +99,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(page.merged(page.NOTHING, rows, lines), indent=1) + "\n")
     if options.record:
-        page.write([measure.row for measure in measures(None)], now)
+        page.write([measure.row for measure in measures([])], now)
     complaints = results.fallen(rows, before["rows"]) if options.check else []
     for complaint in complaints:
         say(f"worse than recorded: {complaint}")

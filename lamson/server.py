@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,7 +145,9 @@ class SMTPReceiver(Receiver):
         self._wanted: Address = (host, port)
         self._certificate, self._key, self._implicit_tls = certificate, key, implicit_tls
         self._authenticate, self._handlers, self._limits = authenticate, handlers, limits
-        self._turn = threading.BoundedSemaphore(handlers)
+        self._turns: SimpleQueue[None] = SimpleQueue()  # a semaphore in C: that of `threading` is Python
+        for _ in range(handlers):
+            self._turns.put(None)
         self._budget = Budget(budget)
         self._listener: Listener | None = None
 
@@ -248,8 +251,11 @@ class SMTPReceiver(Receiver):
             return TRY_AGAIN
 
     def _outcomes(self, message: MailRequest) -> list[Outcome]:
-        with self._turn:
+        self._turns.get()
+        try:
             return self.router.outcomes(message, receipts=True)
+        finally:
+            self._turns.put(None)
 
 
 class LMTPReceiver(SMTPReceiver):
