@@ -59,7 +59,7 @@ class Attachment:
         """
         name = _UNSAFE.sub("_", re.split(r"[/\\]", self.name or "")[-1]).strip(" ._")
         stem, ending = os.path.splitext(name or f"attachment{mimetypes.guess_extension(self.type) or ''}")
-        ending = ending[:20]
+        ending = ending[:20].rstrip(" .")
         return _cut(stem, 200 - len(ending.encode("utf-8", "replace"))) + ending
 
 
@@ -319,11 +319,11 @@ _SUPPRESSED = re.compile(r"\b(?:all|oof|autoreply)\b", re.IGNORECASE)
 
 
 def _is_automatic(base: MailBase) -> bool:
-    if _first_word(base.get("Auto-Submitted") or "no") != "no":
+    if any(_first_word(value) not in ("", "no") for value in base.get_all("Auto-Submitted")):
         return True
-    if _first_word(base.get("Precedence") or "") in _AUTOMATIC_PRECEDENCES:
+    if any(_first_word(value) in _AUTOMATIC_PRECEDENCES for value in base.get_all("Precedence")):
         return True
-    if "".join((base.get("Return-Path") or "-").split()) == "<>":
+    if any("".join(value.split()) == "<>" for value in base.get_all("Return-Path")):
         return True
     if _SUPPRESSED.search(base.get("X-Auto-Response-Suppress") or ""):
         return True

@@ -383,6 +383,7 @@ def test_what_a_help_desk_gets(data: str, text: str, html: str | None, attached:
         ("x" * 300 + ".txt", "text/plain", "x" * 196 + ".txt"),
         ("é" * 300 + ".txt", "text/plain", "é" * 98 + ".txt"),
         ("a." + "b" * 300, "text/plain", "a." + "b" * 19),
+        ("a." + "b" * 18 + " " + "c" * 9, "text/plain", "a." + "b" * 18),
         ("\udce9.txt", "text/plain", "txt"),
     ],
 )
@@ -480,6 +481,8 @@ def test_to_message_is_the_standard_librarys() -> None:
         "Precedence: LIST",
         "Return-Path: <>",
         "Return-Path: < >",
+        "Auto-Submitted: no\nAuto-Submitted: auto-notified",
+        "Precedence: first-class\nPrecedence: bulk",
         "X-Autoreply: yes",
         "X-Auto-Response-Suppress: All",
         "X-Auto-Response-Suppress: DR, OOF, AutoReply",
@@ -491,7 +494,7 @@ def test_automatic_mail(header: str) -> None:
 
 
 PERSONAL = ["Auto-Submitted: no", "Auto-Submitted: No (really)", "Precedence: first-class", "Return-Path: <joe@example.com>", "X: y"]
-PERSONAL += ["X-Auto-Response-Suppress: DR, RN, NRN"]  # of receipts alone
+PERSONAL += ["Auto-Submitted:", "X-Auto-Response-Suppress: DR, RN, NRN"]  # of receipts alone
 
 
 @pytest.mark.parametrize("header", PERSONAL)
