@@ -336,5 +336,6 @@ def _adding(dialect: str) -> Any:
     insert: Any = _ON_CONFLICT[dialect](table) if on_conflict else mysql.insert(table)
     given = insert.excluded if on_conflict else insert.inserted
     sums = {name: table.c[name] + given[name] for name in ("spam", "ham")}
-    values = {name: sa.case((total < 0, 0), else_=total) for name, total in sums.items()}
+    zero: sa.ColumnElement[int] = sa.literal_column("0")  # in the statement: PyMySQL takes no parameter behind the values of many rows
+    values = {name: sa.case((total < zero, zero), else_=total) for name, total in sums.items()}
     return insert.on_conflict_do_update(index_elements=[table.c.id], set_=values) if on_conflict else insert.on_duplicate_key_update(values)

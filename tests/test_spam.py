@@ -105,6 +105,15 @@ def test_spam_goes_into_the_queue_with_its_reason_and_moves_the_sender(app: Rout
     assert seen[-1] == ("SPAMMING", "post")
 
 
+@pytest.mark.parametrize("kind", databases.KINDS)
+def test_it_learns_and_judges_on_every_database(kind: str, tmp_path: Path) -> None:
+    with databases.opened(kind, tmp_path) as opened:
+        judge = Filter(opened)
+        train(judge)
+        assert judge.filter(request(SPAM, number=90)).label == "spam"
+        assert judge.filter(request(HAM, number=91)).label == "ham"
+
+
 def test_a_delivery_that_fails_leaves_no_spam_behind(app: RoutingBase, database: Database, tmp_path: Path) -> None:
     queue = Queue(tmp_path / "spam")
     guarded = spam_filter(database, fixed("spam"), queue)(lambda message: None)

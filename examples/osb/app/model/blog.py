@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from sqlalchemy import ForeignKey, LargeBinary, String, Text, UniqueConstraint, select
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.model import Base
@@ -30,7 +31,7 @@ SIGNATURES = {
     "webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
 
-LONG_TEXT = Text(2**24 - 1)  # MariaDB wants to know that 64 kB are not enough
+LONG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")  # where Text alone would end at 64 kB
 
 
 def now():
