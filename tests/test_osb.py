@@ -19,7 +19,7 @@ import pytest
 from lamson.mail import MailRequest, MailResponse
 from lamson.queue import Queue
 from lamson.spam import Filter
-from tests import browser
+from tests import browser, databases
 from tests.project import PATIENCE, Project, wait_for
 from tests.test_project import Terminal
 
@@ -99,6 +99,17 @@ def test_its_own_tests_pass_under_both_runners(tmp_path: Path) -> None:
         wanted = sum(path.read_text().count("\ndef test_") for path in (blog.folder / "tests").rglob("*_tests.py"))
         assert re.search(rf"Ran {wanted} tests|\b{wanted} passed|\b{wanted - 1} passed, 1 skipped", said), said
         assert wanted > 70
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_what_it_keeps_can_be_kept_by_every_database(blog: Blog, kind: str, tmp_path: Path) -> None:
+    """A few of its tests: the long texts, a commit of everything, and the spam filter's training."""
+    with databases.scratch(kind, tmp_path) as url:
+        blog.edit("config/testing.py", 'f"sqlite:///{SCRATCH.name}/lamson.db"', repr(url))
+        chosen = ["tests/model/blog_tests.py", "tests/handlers/comment_tests.py", "-k", "commit or cut or spam_is_kept"]
+        done = subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=blog.folder, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout
+    assert "3 passed" in done.stdout
 
 
 # -- all of it, over SMTP

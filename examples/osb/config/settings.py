@@ -45,5 +45,5 @@ index_dir = "run/index"
 site_dir = "run/site"
 site_url = "http://localhost:8888/"
 
-# Who gets the mail that no one handled, and the mail for postmaster.
+# Who gets the mail that no one handled, and the mail for postmaster: an address elsewhere, or it would come round.
 keeper = "you@example.com"
