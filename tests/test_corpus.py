@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from lamson.encoding import MailBase
+from lamson.mail import MailRequest
 
 PROGRAM = Path(__file__).resolve().parent.parent / "benchmarks/corpus.py"
 
@@ -46,3 +51,56 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     assert "text decoded without replacement characters ......      1 of 2" in ran.stdout
     assert "two.eml: 8-bit text" in ran.stdout
     assert "email.policy.compat32" in ran.stdout
+
+
+# -- against what others read in the same messages
+
+#: Messages in which mime4j reads other parts than we do, and why we do so.
+OTHER_PARTS = {
+    "basic-plain-with-bad-header-separator": "the body begins at the first line that is no header",
+    "ending-boundaries": "a boundary with text behind it on its line is none",
+    "malformedHeader-nocrlfcrlf": "the same",
+    "malformedHeader-noheader": "text without headers is a body",
+    "malformedHeaderStartsBody-nocrlfcrlf": "no line of it is lost",
+    "malformedHeaderStartsBody-noheader": "text without headers is a body, to its end",
+    "missing-boundary": "a multipart without its boundary is text",
+    "missing-inner-boundary": "the same",
+    "missing-inner-start-boundary": "the same",
+    "multipartnopart": "the same",
+    "obsolete": "a name that is not ASCII is none, and the body begins",
+    "very-long-boundary": "a boundary ends in no space (RFC 2046), so one more or less at the end of its line does not count",
+    "very-very-long-boundary": "the same",
+    "weird-boundary": "the same",
+}
+
+
+def leaves(part: MailBase) -> list[MailBase]:
+    return [leaf for child in part.parts for leaf in leaves(child)] if part.parts else [part]
+
+
+def as_lines(data: bytes) -> bytes:
+    return re.sub(rb"\r*\n|\r", b"\n", data).rstrip(b"\n")
+
+
+def test_parts_are_those_that_mime4j_reads(corpus: Path) -> None:
+    different = set()
+    for path in (corpus / "mime/mime4j").glob("*.msg"):
+        structure = re.sub(rb"[^\t\n -~]", b"", path.with_name(f"{path.stem}_decoded.xml").read_bytes())
+        names = re.findall(rb'<(?:text|binary)-body name="([^"]+)"', structure)
+        theirs = [as_lines((path.parent / name.decode()).read_bytes()) for name in names]
+        parts = leaves(MailRequest(Data=path.read_bytes()).base)
+        in_utf8 = [as_lines(part.body.encode() if isinstance(part.body, str) else part.data) for part in parts]
+        if not (theirs == [as_lines(part.data) for part in parts] or theirs == in_utf8):
+            different.add(path.stem)
+    assert different <= OTHER_PARTS.keys()
+
+
+def test_text_is_that_which_stalwart_reads(corpus: Path) -> None:
+    paths = list((corpus / "mime/stalwart-rfc").glob("*.eml"))
+    assert len(paths) == 10
+    for path in paths:
+        theirs = json.loads(path.with_suffix(".json").read_text())
+        bodies = [theirs["parts"][number]["body"].get("Text", "") for number in theirs["text_body"]]
+        message = MailRequest(Data=path.read_bytes())
+        assert message.text.split() == "\n".join(bodies).split(), path.name
+        assert len(message.attachments) == len(theirs["attachments"]), path.name
