@@ -23,7 +23,7 @@ from itertools import islice, pairwise
 from typing import IO, Any
 
 from lamson import address
-from lamson.decoding import IDENTITY, PARTS, Reading, attempt_decoding, decode_text, decode_transfer, guess_encoding_and_decode
+from lamson.decoding import IDENTITY, PARTS, Reading, attempt_decoding, decode_text, decode_transfer, guess_encoding_and_decode, with_lf
 from lamson.errors import EncodingError
 from lamson.header import (
     LONG_WORD,
@@ -312,10 +312,8 @@ _CRS_LF = re.compile(r"(?<!\r)\r++\n")
 
 def _with_lf(text: str) -> str:
     """CRLF becomes LF, and so does CR CR LF, which careless gateways make of it."""
-    if "\r" not in text:
-        return text
-    text = text.replace("\r\n", "\n")
-    return _CRS_LF.sub("\n", text) if "\r\n" in text else text
+    text = with_lf(text)
+    return _CRS_LF.sub("\n", text) if "\r" in text and "\r\n" in text else text
 
 
 #: Types besides text/* whose body is text: reports are headers in plain characters (RFC 3464 §2.1, RFC 8098 §3).

@@ -20,7 +20,7 @@ from functools import lru_cache
 from itertools import islice
 
 from lamson import address
-from lamson.decoding import Reading, decode_base64, decode_text
+from lamson.decoding import Reading, decode_base64, decode_text, with_lf
 from lamson.errors import AddressError, EncodingError
 
 #: Caps on what is read: header lines of a part, parameters of a header.
@@ -498,10 +498,7 @@ def plain_headers(lines: bytes) -> list[tuple[str, str]]:
     odd = lines.translate(None, _PLAIN_OCTETS) or (b"?" in lines and b"=?" in lines)
     if odd or (len(lines) > FIELDS and lines.count(b"\n") > FIELDS):
         return []
-    text = lines.decode("ascii")
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-    text = text.removesuffix("\n")
+    text = with_lf(lines.decode("ascii")).removesuffix("\n")
     if " \n" in text or "\t\n" in text or text.endswith((" ", "\t")):
         text = "\n".join([line.rstrip(" \t") for line in text.split("\n")])
     text = _FOLD.sub(" ", text)

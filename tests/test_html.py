@@ -166,6 +166,15 @@ def test_the_shell_that_comes_with_lamson(templates: Path) -> None:
     assert "preheader" not in str(plain.found)
 
 
+def test_the_shell_from_right_to_left(templates: Path) -> None:
+    write(templates, "text.md", "- one\n\n> two\n")
+    for variables, side in (({}, "left"), ({"dir": "rtl"}, "right")):
+        elements = Elements(HtmlMail().render(variables, "text.md"))
+        assert f"padding: 0; padding-{side}: 26px" in (elements.all("ul")[0]["style"] or "")
+        assert f"border-{side}: 4px solid" in (elements.all("blockquote")[0]["style"] or "")
+        assert elements.all("html")[0]["dir"] == variables.get("dir", "ltr")
+
+
 def test_styles_of_ones_own_beside_those_that_come_with_lamson(templates: Path) -> None:
     page = HtmlMail("style.css", variables={"colour": "teal"}).render({"name": "Joe", "place": "x"}, "hello.md")
     assert Elements(page).all("p") == [{"style": "color: teal; margin: 1px"}]
