@@ -17,7 +17,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 STRENGTH = 0.45
 UNKNOWN = 0.5
 #: A token nearer to one half than this says nothing, and no more than so many are combined.
-LEAST_DISTANCE = 0.1
+LEAST_DISTANCE = 0.33
 MOST_CLUES = 150
 #: Of each kind so many messages must have been learnt before anything is called ham or spam.
 LEAST_LEARNT = 10
@@ -55,7 +55,7 @@ TRIES = 5
 EVERY = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Clue:
     """A token of a message, in how many learnt messages it was, and how much it speaks for spam (0 to 1)."""
 
@@ -87,7 +87,7 @@ class BayesScorer(Scorer):
 
     name = "bayes"
 
-    def __init__(self, database: Database, ham_cutoff: float = 0.2, spam_cutoff: float = 0.95, least: int = LEAST_LEARNT) -> None:
+    def __init__(self, database: Database, ham_cutoff: float = 0.2, spam_cutoff: float = 0.8, least: int = LEAST_LEARNT) -> None:
         if not 0 <= ham_cutoff <= spam_cutoff <= 1:
             raise ValueError(f"ham_cutoff {ham_cutoff}, spam_cutoff {spam_cutoff}: the first is the smaller, and both lie between 0 and 1.")
         self.database = database
@@ -113,7 +113,7 @@ class BayesScorer(Scorer):
         spam, ham = counts.pop(token_id(EVERY), (0, 0))
         if not spam or not ham:
             return Score(0.5, (), spam, ham)
-        clues = strongest([_clue(named[id], *count, spam, ham) for id, count in counts.items()])
+        clues = strongest({named[id]: count for id, count in counts.items()}, spam, ham)
         return Score(combine([clue.probability for clue in clues]), clues, spam, ham)
 
     def learnt(self) -> tuple[int, int]:
@@ -187,18 +187,21 @@ class BayesScorer(Scorer):
 # -- the statistics
 
 
-def _clue(token: str, spam: int, ham: int, all_spam: int, all_ham: int) -> Clue:
+def probability(spam: int, ham: int, all_spam: int, all_ham: int) -> float:
     """How much a token speaks for spam: the rates of both kinds compared, drawn towards `UNKNOWN` where it was seen seldom."""
-    spam_rate, ham_rate = max(spam, 0) / all_spam, max(ham, 0) / all_ham
-    seen = max(spam, 0) + max(ham, 0)
-    raw = spam_rate / (spam_rate + ham_rate) if seen else UNKNOWN
-    return Clue(token, spam, ham, (STRENGTH * UNKNOWN + seen * raw) / (STRENGTH + seen))
+    spam_rate, ham_rate = spam / all_spam, ham / all_ham
+    seen = spam + ham
+    return (STRENGTH * UNKNOWN + seen * spam_rate / (spam_rate + ham_rate)) / (STRENGTH + seen)
 
 
-def strongest(clues: Iterable[Clue]) -> list[Clue]:
-    """Those that say something, the strongest first; of equals the alphabet decides, so that a message has one score."""
-    telling = [clue for clue in clues if abs(clue.probability - 0.5) >= LEAST_DISTANCE]
-    return sorted(telling, key=lambda clue: (-abs(clue.probability - 0.5), clue.token))[:MOST_CLUES]
+def strongest(counts: Mapping[str, tuple[int, int]], all_spam: int, all_ham: int) -> list[Clue]:
+    """The tokens that say something, the strongest first; of equals the alphabet decides, so that a message has one score."""
+    telling: list[tuple[float, Clue]] = []
+    for token, (spam, ham) in counts.items():
+        speaks = probability(spam, ham, all_spam, all_ham)
+        if abs(speaks - 0.5) >= LEAST_DISTANCE:
+            telling.append((-abs(speaks - 0.5), Clue(token, spam, ham, speaks)))
+    return [clue for _, clue in sorted(telling)[:MOST_CLUES]]
 
 
 def combine(probabilities: Sequence[float]) -> float:
@@ -263,7 +266,7 @@ def read_counts(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[i
     for at in range(0, len(ids), CHUNK):
         listed = ",".join(map(str, ids[at : at + CHUNK]))
         rows = connection.exec_driver_sql(f"SELECT id, spam, ham FROM {SpamToken.__tablename__} WHERE id IN ({listed})")
-        found.update((row[0], (row[1], row[2])) for row in rows)
+        found.update([(id, (spam, ham)) for id, spam, ham in rows.all() if spam or ham])
     return found
 
 
@@ -308,9 +311,8 @@ def _rows(result: Any) -> int:
 def _add_unless_there(session: orm.Session) -> Any:
     table: Any = SpamMessage.__table__
     name = session.connection().dialect.name
-    if name in _ON_CONFLICT:
-        return _ON_CONFLICT[name](table).on_conflict_do_nothing()
-    return mysql.insert(table).prefix_with("IGNORE")
+    insert = _ON_CONFLICT[name](table).on_conflict_do_nothing() if name in _ON_CONFLICT else mysql.insert(table).prefix_with("IGNORE")
+    return insert.execution_options(preserve_rowcount=True)  # else nobody knows whether a row came of it
 
 
 _ON_CONFLICT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}

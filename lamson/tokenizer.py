@@ -13,16 +13,12 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from lamson.encoding import MailBase
     from lamson.mail import MailRequest
-
-#: Raised with every change of what is a token: counts of other tokens are of no use.
-TOKENIZER_VERSION = 1
 
 #: Characters of text that are looked at in one message, and parts. Spam says early what it wants.
 CHARACTERS = 60_000
@@ -70,12 +66,10 @@ def _is_text(part: MailBase, kind: str) -> bool:
 
 # -- headers
 
-#: Whether these are there says something, whatever they hold.
+#: Whether these are there says something, whatever they hold. Those of mailing lists are not among them: spam comes by lists as well.
 _TELLING = (
-    *("Message-ID", "Date", "To", "Cc", "From", "Subject", "Reply-To", "Sender", "MIME-Version", "In-Reply-To", "References"),
-    *("X-Mailer", "User-Agent", "Organization", "X-Priority", "X-MSMail-Priority", "Importance", "Priority", "Precedence"),
-    *("List-Id", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Post", "Errors-To", "Auto-Submitted"),
-    *("Disposition-Notification-To", "X-MimeOLE", "Thread-Index", "Content-Language"),
+    *("Cc", "Reply-To", "In-Reply-To", "References", "X-Mailer", "User-Agent", "Organization", "X-MSMail-Priority", "X-MimeOLE"),
+    *("Disposition-Notification-To", "Thread-Index", "Content-Language", "Auto-Submitted"),
 )
 #: A person's message has all of these.
 _EXPECTED = ("Message-ID", "Date", "To", "From", "Subject", "MIME-Version")
@@ -94,7 +88,7 @@ def _header_tokens(message: MailRequest) -> Iterator[str]:
         yield from _address_tokens(name.lower(), message.get(name) or "")
     for name in ("X-Mailer", "User-Agent"):
         yield from (f"mailer:{word.lower()}" for word in _WORD.findall((message.get(name) or "")[:200]))
-    for name in ("X-Priority", "Importance", "Precedence"):
+    for name in ("X-Priority", "Importance"):
         if name.lower() in there:
             yield f"{name.lower()}:{(message.get(name) or '')[:10].strip().lower()}"
     yield from _recipient_tokens(message)
@@ -109,7 +103,6 @@ def _subject_tokens(subject: str) -> Iterator[str]:
     subject = subject[:1000]
     words = list(_words(subject, fold=False))
     yield from (f"subject:{word}" for word in words)
-    yield from (f"subject:{one} {other}" for one, other in pairwise(words))
     yield from (f"subject:{mark[:3]}" for mark in _SHOUT.findall(subject))
     if _GAP.search(subject):
         yield "subject:gap"
@@ -178,20 +171,21 @@ def _id_tokens(message: MailRequest) -> Iterator[str]:
 
 
 def _shape_tokens(part: MailBase, kind: str) -> Iterator[str]:
-    yield f"type:{kind[:60]}"
-    if kind.startswith("text/"):
-        yield f"charset:{(part.charset or 'none')[:40].lower()}"
-        encoding = part.content_encoding["Content-Transfer-Encoding"][0] or "none"
-        yield f"encoding:{encoding[:20].lower()}"
     name = part.filename
     if name:
         yield f"file:{name.rpartition('.')[2][:10].lower()}"
+    if not kind.startswith("text/"):
+        yield f"type:{kind[:60]}"
+        return
+    yield f"charset:{(part.charset or 'none')[:40].lower()}"
+    if (part.content_encoding["Content-Transfer-Encoding"][0] or "").lower() == "base64":
+        yield "text:in base64"
 
 
 # -- text
 
 #: A word: letters and digits with what stands inside words, a currency's sign before and a percent's or exclamation marks behind.
-_WORD = re.compile(r"[$€£¥]?\w+(?:[-'’.,]\w+)*+[%!]?")
+_WORD = re.compile(r"[$€£¥]?[^\W_]\w*+(?:[-'’.,]\w++)*+[%!]?")
 _URL = re.compile(r"\b(?:https?://|ftp://|www\.)[^\s<>\"'\\)\]]+", re.IGNORECASE)
 _MAIL = re.compile(r"[\w.+=-]{1,64}+@([\w-]+(?:\.[\w-]+)++)")
 #: Scripts that set no space between words.
@@ -200,32 +194,28 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 
 def _words(text: str, fold: bool = True) -> Iterator[str]:
     for word in _WORD.findall(text.lower() if fold else text):
-        if len(word) > 2 and word.isascii() and len(word) <= LONGEST_WORD:
-            yield word
-        elif word.isascii() or not _UNSPACED.search(word):
-            if len(word) > LONGEST_WORD:
-                yield f"{word[0]} {len(word) // 10 * 10}"
-            elif len(word) > 1:
+        if word.isascii():
+            if 2 < len(word) <= LONGEST_WORD:
                 yield word
-        else:
+            elif len(word) > LONGEST_WORD:
+                yield f"{word[0]} {len(word) // 10 * 10}"
+        elif _UNSPACED.search(word):
             for run in _UNSPACED.findall(word):
                 yield from (run[at : at + 2] for at in range(max(1, len(run) - 1)))
+        elif len(word) > 1:
+            yield word if len(word) <= LONGEST_WORD else f"{word[0]} {len(word) // 10 * 10}"
 
 
 def _text_tokens(text: str) -> Iterator[str]:
     for url in _URL.findall(text):
         yield from _url_tokens(url)
     text = _URL.sub(" ", text)
-    for domain in _MAIL.findall(text):
-        yield f"mail:{domain.lower()}"
-    yield from _prose_tokens(_MAIL.sub(" ", text))
+    yield from _mail_tokens(text)
+    yield from _words(_MAIL.sub(" ", text))
 
 
-def _prose_tokens(text: str) -> Iterator[str]:
-    """Words, and pairs of neighbours."""
-    words = list(_words(text))
-    yield from words
-    yield from (f"{one} {other}" for one, other in pairwise(words))
+def _mail_tokens(text: str) -> Iterator[str]:
+    yield from (f"mail:{domain.lower()}" for domain in _MAIL.findall(text))
 
 
 _PLACE = re.compile(r"(?:(\w{1,10}):)?(?://)?(?:([^/?#@]*)@)?([^/?#:@]*)(?::(\d+))?(.*)", re.DOTALL)
@@ -261,18 +251,19 @@ _TAG = re.compile(r"<(/?[a-zA-Z!?][^\s<>/]*+)([^<>]*+)>")
 _INLINE = {"b", "i", "u", "em", "strong", "font", "span", "a", "big", "small", "tt", "sub", "sup", "code", "s"}
 _LINK = re.compile(r"\b(?:href|src|action|background)\s*+=\s*+(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))", re.IGNORECASE)
 _HIDDEN = re.compile(r"display\s*+:\s*+none|visibility\s*+:\s*+hidden|font-size\s*+:\s*+[01](?:px|pt)?\b", re.IGNORECASE)
-_TELLING_TAGS = {"form", "input", "script", "iframe", "img", "table", "marquee", "object", "embed", "center", "font", "blink"}
+#: Few, for all that a page has are seen together: each would say again that it is a page.
+_TELLING_TAGS = {"form", "iframe", "object"}
 
 
 def _html_tokens(source: str) -> Iterator[str]:
     """Words as they are seen, links, and what the mark-up tells."""
-    bare = _COMMENT.sub(" ", source)
+    bare = _COMMENT.sub(lambda found: " " if found[1] else "", source)
     tags = _TAG.findall(bare)
     yield from {f"html:{name.lower()}" for name, _ in tags if name.lower() in _TELLING_TAGS}
     if any(_HIDDEN.search(attributes) for _, attributes in tags):
         yield "html:hidden"
     for link in _links(tags):
-        yield from _url_tokens(link)
+        yield from _url_tokens(link) if not link.lower().startswith("mailto:") else _mail_tokens(link)
     text = html.unescape(_TAG.sub(_gap, bare))
     yield from _text_tokens(text)
 
