@@ -16,6 +16,9 @@ from tests.test_docs import ROOT
 
 UPGRADING = ROOT / "docs" / "upgrading.md"
 
+#: Many commands, each of which makes a database on a disk that others may keep busy.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
