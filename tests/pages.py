@@ -135,7 +135,8 @@ class Reader:
     def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "COLUMNS": "200"}
-        return subprocess.run(words, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        settings = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 120}
+        return subprocess.run(words, cwd=self.folder, env=environment, **settings)
 
     def see(self, shown: str) -> None:
         self.failed = False
