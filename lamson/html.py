@@ -207,7 +207,8 @@ def _with_values(html: str) -> str:
 
 def _attribute_with_value(tag: str, found: re.Match[str]) -> str:
     name = found[1].lower()
-    value = _VALUE.sub(_value, entities.unescape(found[2].strip("\"'")))
+    given = found[2][1:-1] if found[2][0] in "\"'" else found[2]
+    value = _VALUE.sub(_value, entities.unescape(given))
     if name in ("href", "src", "background", "action"):
         value = _safe_address(value, of_page=tag != "img")
     return f'{name}="{entities.escape(value)}"'

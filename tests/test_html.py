@@ -303,6 +303,7 @@ def test_a_value_in_an_attribute_stays_in_it(templates: Path) -> None:
     assert elements.all("a") == [{"href": "https://a", "title": value}]
     assert elements.all("img") == [{"src": "https://a/", "alt": value}]
     assert {"class": value} in elements.all("p")
+    assert of("<b title=\"'{{ value }}'\">x</b>", templates, html=True, value="a").all("b") == [{"title": "'a'"}]
     assert of("<b {{ value }}>x</b>", templates, html=True, value="onclick=x").all("b") == [{}]
 
 
