@@ -37,6 +37,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_the_pages_is_python(page: Path) -> None:
+    for example in blocks(page, "python"):
+        compile(example, page.name, "exec")
+
+
 def lines_with_lamson(page: Path) -> list[list[str]]:
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     return [shlex.split(line)[1:] for line in lines if re.match(r"lamson [a-z]", line)]

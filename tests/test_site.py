@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from tests import browser
 from tests.conftest import IN_CI
 from tests.test_docs import ROOT
 from tests.test_public_names import NAMES, resolve
@@ -50,6 +51,30 @@ def test_every_page_is_in_it(site: Site) -> None:
 def test_pictures_are_in_it(site: Site) -> None:
     shown = {Path(name).name for text in GUIDES.values() for name in re.findall(r"\]\((pictures/[^)]+)\)", text)}
     assert {path.name for path in (site.folder / "_images").glob("*")} >= shown
+
+
+#: What the browser is asked of each page: does it stick out of its frame, and which pictures could not be shown.
+LOOK = """
+<script>
+function look(frame) {
+  const page = frame.contentDocument
+  const broken = [...page.images].filter(image => !image.complete || !image.naturalWidth).map(image => image.src)
+  const sticks_out = page.documentElement.scrollWidth > frame.clientWidth
+  return sticks_out || broken.length ? [[frame.name, frame.clientWidth, sticks_out, broken]] : []
+}
+window.onload = () => answer([...document.querySelectorAll("iframe")].flatMap(look))
+</script>
+"""
+
+
+@pytest.mark.program("chromium")
+def test_pages_fit_a_phone_and_a_desk(site: Site, tmp_path: Path) -> None:
+    frames = [
+        f'<iframe name="{name}" src="{(site.folder / name).as_uri()}.html" width={width} height=800></iframe>'
+        for name in sorted(GUIDES)
+        for width in (390, 1280)
+    ]
+    assert browser.ask(tmp_path, LOOK + "".join(frames), "--allow-file-access-from-files") == []
 
 
 def test_the_page_of_the_commands_is_what_the_commands_say() -> None:
