@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 #: Seconds until a server must take mail.
-PATIENCE = 30.0
+PATIENCE = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -137,39 +137,64 @@ def backtracks(pattern: str) -> bool:
     return scan.nested
 
 
+Numbers = Mapping[str, list[int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Which of many patterns could match a text, by their literal ends. Cost: the number of different lengths of those ends."""
+    """Which of many patterns could match a text, by their literal ends.
+
+    An end that is a whole local part (`support@`) or a whole domain (`@example.com`) is found at once, however many there are. Others
+    cost a look for each different length. `anywhere` are the patterns that have no literal end.
+    """
 
     anywhere: tuple[int, ...]
-    heads: tuple[tuple[int, Mapping[str, list[int]]], ...]
-    tails: tuple[tuple[int, Mapping[str, list[int]]], ...]
+    local_parts: Numbers
+    domains: Numbers
+    heads: tuple[tuple[int, Numbers], ...]
+    tails: tuple[tuple[int, Numbers], ...]
 
     @classmethod
     def of(cls, patterns: list[str]) -> Index:
         ends = [literal_ends(pattern) for pattern in patterns]
         heads, tails = _count(head for head, _ in ends), _count(tail for _, tail in ends)
         anywhere: list[int] = []
-        by_head: dict[int, dict[str, list[int]]] = {}
-        by_tail: dict[int, dict[str, list[int]]] = {}
+        by_head: dict[str, list[int]] = {}
+        by_tail: dict[str, list[int]] = {}
         for number, (head, tail) in enumerate(ends):
             if head and (not tail or heads[head] <= tails[tail]):  # the rarer end says more
-                by_head.setdefault(len(head), {}).setdefault(head, []).append(number)
+                by_head.setdefault(head, []).append(number)
             elif tail:
-                by_tail.setdefault(len(tail), {}).setdefault(tail, []).append(number)
+                by_tail.setdefault(tail, []).append(number)
             else:
                 anywhere.append(number)
-        return cls(tuple(anywhere), tuple(by_head.items()), tuple(by_tail.items()))
+        local_parts = _split_off(by_head, lambda head: head.find("@") == len(head) - 1)
+        domains = _split_off(by_tail, lambda tail: tail.rfind("@") == 0)
+        return cls(tuple(anywhere), local_parts, domains, _by_length(by_head), _by_length(by_tail))
 
     def candidates(self, text: str) -> list[int]:
         """The numbers of the patterns that could match, in order. `text` in lower case."""
-        found = list(self.anywhere)
+        found = [*self.anywhere]
+        found += self.local_parts.get(text[: text.find("@") + 1], ())
+        found += self.domains.get(text[text.rfind("@") :], ())
         for length, heads in self.heads:
             found += heads.get(text[:length], ())
         for length, tails in self.tails:
             found += tails.get(text[-length:], ())
         found.sort()
         return found
+
+
+def _split_off(ends: dict[str, list[int]], wanted: Callable[[str], bool]) -> Numbers:
+    """Takes those of a kind out of `ends`."""
+    return {end: ends.pop(end) for end in [end for end in ends if wanted(end)]}
+
+
+def _by_length(ends: Numbers) -> tuple[tuple[int, Numbers], ...]:
+    lengths: dict[int, dict[str, list[int]]] = {}
+    for end, numbers in ends.items():
+        lengths.setdefault(len(end), {})[end] = numbers
+    return tuple(lengths.items())
 
 
 def _count(texts: Iterator[str]) -> dict[str, int]:

@@ -77,6 +77,17 @@ def test_ten_thousand_patterns_are_passed_over_by_their_rarer_end() -> None:
     assert index.candidates("list77-post@test.com") == [77]
 
 
+def test_domains_and_local_parts_of_every_length_are_found_at_once() -> None:
+    """No look for each length: one host may serve thousands of domains."""
+    domains = [rf"(?P<a>[a-z]+)@{'x' * n}\.example" for n in range(1, 200)]
+    index = pattern.Index.of([*domains, *(rf"{'y' * n}@(?P<host>.+)" for n in range(1, 200)), "(?P<a>.+)-bounce@(?P<host>.+)"])
+    assert (index.heads, index.tails, len(index.anywhere)) == ((), (), 1)
+    assert index.candidates("ann@xxx.example") == [2, 398]
+    assert index.candidates("yyy@elsewhere.example") == [201, 398]
+    assert index.candidates("yyy@xxx.example") == [2, 201, 398]
+    assert index.candidates("yyy") == index.candidates('"a@yyy"@z') == index.candidates("") == [398]
+
+
 def test_scanning_a_long_pattern_is_linear() -> None:
     began = time.process_time()
     pattern.literal_ends("(a)" * 5000 + "[x]" * 5000)
