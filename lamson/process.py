@@ -283,7 +283,8 @@ class Server:
     `load()` boots: it gives what has a `receiver` and perhaps an `outbox`. `bind()` runs earlier, while the process has all its
     privileges, and gives the sockets that it could bind. Paths are as the server sees them: in `chroot`, relative to `chdir`. `uid`,
     `gid`: numbers, or None to stay who we are. `workers`: more than one are processes of their own, replaced when they die.
-    `foreground`: does not detach. `output`: where a detached server writes what no logging caught.
+    `foreground`: does not detach. `output`: where a detached server writes what no logging caught. `spread`: a process's threads run on all
+    cores; else each process keeps to one (`keep_to_one_core`).
     """
 
     load: Callable[[], Any]
@@ -298,6 +299,7 @@ class Server:
     workers: int = 1
     foreground: bool = False
     output: str = "logs/lamson.err"
+    spread: bool = False
 
     def start(self, tell: Tell = print) -> None:
         """Starts it and returns when it takes mail (in the foreground: when it has ended). `ProcessError` says why it could not."""
@@ -347,10 +349,17 @@ class Server:
         return f"{stale}\n{ready}" if stale else ready
 
     def _serve(self, sockets: Sockets, ending: Ending, tell: Tell) -> None:
-        if self.workers > 1:
-            Crew(self.workers, lambda say: work(self.load, sockets, ending, say), ending).serve(sockets, tell)
-        else:
+        first = os.getpid()  # so that two servers do not both begin with core 0
+
+        def serve(tell: Tell, worker: int = 0) -> None:
+            if not self.spread:
+                keep_to_one_core(first + worker)
             work(self.load, sockets, ending, tell)
+
+        if self.workers > 1:
+            Crew(self.workers, serve, ending).serve(sockets, tell)
+        else:
+            serve(tell)
 
 
 def start_server(  # the order of 1.x
@@ -383,6 +392,17 @@ def work(load: Callable[[], Any], sockets: Sockets, ending: Ending, tell: Tell) 
         log.info("process %s is up", os.getpid())
         log.info("told to end by %s: finishes what it has begun", _awaited(ending))
     log.info("process %s has ended", os.getpid())
+
+
+def keep_to_one_core(number: int) -> None:
+    """Keeps this process's threads on one core, the `number`-th of those it may use, counted round about; where the system cannot, nothing.
+
+    Python runs one of them at a time. On several cores each that lets go of the interpreter for the moment of a system call loses it to
+    another core, and waits to have it back: that doubled the CPU time of a message (docs/design.md).
+    """
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {allowed[number % len(allowed)]})
 
 
 def _awaited(ending: Ending) -> str:
@@ -555,13 +575,14 @@ def _live(task: Callable[[Tell], None], report: Report) -> NoReturn:
 
 
 class Crew:
-    """Workers: processes that do the same task. One that dies is replaced; all end when this process closes the life line or dies."""
+    """Workers: processes that do the same task, each with a number of its own below `count`. One that dies is replaced; all end when this
+    process closes the life line or dies."""
 
-    def __init__(self, count: int, task: Callable[[Tell], None], ending: Ending) -> None:
+    def __init__(self, count: int, task: Callable[[Tell, int], None], ending: Ending) -> None:
         self._count = count
         self._task = task
         self._ending = ending
-        self._born: dict[int, float] = {}
+        self._born: dict[int, tuple[int, float]] = {}  # pid -> its number, and when
         self._life, self._hold = os.pipe()
         self._pause = 0.0
         self._not_before = 0.0
@@ -587,15 +608,16 @@ class Crew:
         return reports[0]
 
     def _add(self) -> Child:
-        child = fork(self._live)
-        self._born[child.pid] = time.monotonic()
+        number = min(set(range(self._count)) - {number for number, _ in self._born.values()})
+        child = fork(lambda tell: self._live(tell, number))
+        self._born[child.pid] = (number, time.monotonic())
         return child
 
-    def _live(self, tell: Tell) -> None:
+    def _live(self, tell: Tell, number: int) -> None:
         os.close(self._hold)
         logging.getLogger().handlers.clear()  # the boot sets up its own
         threading.Thread(target=self._watch_life_line, name="lamson-life-line", daemon=True).start()
-        self._task(tell)
+        self._task(tell, number)
 
     def _watch_life_line(self) -> None:
         os.read(self._life, 1)
@@ -627,7 +649,7 @@ class Crew:
         for pid in list(self._born):
             gone, status = os.waitpid(pid, os.WNOHANG)
             if gone:
-                self._note_death(pid, time.monotonic() - self._born.pop(pid), status)
+                self._note_death(pid, time.monotonic() - self._born.pop(pid)[1], status)
 
     def _note_death(self, pid: int, lived: float, status: int) -> None:
         self._wait(longer=lived <= WELL)

@@ -45,6 +45,11 @@ def start(run_folder: Path) -> Iterator[Start]:
             process.stop(str(path), kill=True)
 
 
+several_cores = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores, on a system that can keep a process to one"
+)
+
+
 def told(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -312,6 +317,35 @@ def test_a_worker_that_dies_is_replaced(start: Start) -> None:
     assert f"Worker {victim} died with status -9" in Path("logs/x.err").read_text()
 
 
+@several_cores
+def test_each_process_keeps_to_a_core_of_its_own(start: Start) -> None:
+    assert len(os.sched_getaffinity(pid_in(told(start())))) == 1
+    process.stop(PID)
+    ready = told(start({"workers": 2}))
+    workers = wait_for(lambda: both_workers(ready))
+    cores = [os.sched_getaffinity(worker) for worker in workers]
+    assert [len(core) for core in cores] == [1, 1]
+    assert cores[0] != cores[1]
+    assert os.sched_getaffinity(pid_in(ready)) == os.sched_getaffinity(0), "who only watches the workers may run anywhere"
+
+
+@several_cores
+def test_a_workers_successor_has_its_core(start: Start) -> None:
+    ready = told(start({"workers": 2}))
+    workers = wait_for(lambda: both_workers(ready))
+    cores = {worker: os.sched_getaffinity(worker) for worker in workers}
+    victim = min(workers)
+    os.kill(victim, signal.SIGKILL)
+    now = wait_for(lambda: seen if (seen := both_workers(ready)) and victim not in seen else None)
+    (successor,) = now - workers
+    assert os.sched_getaffinity(successor) == cores[victim]
+
+
+@several_cores
+def test_threads_may_be_spread_over_all_cores(start: Start) -> None:
+    assert os.sched_getaffinity(pid_in(told(start({"spread": True})))) == os.sched_getaffinity(0)
+
+
 def test_workers_end_with_the_process_that_started_them(start: Start) -> None:
     ready = told(start({"workers": 2}))
     workers = wait_for(lambda: both_workers(ready))
@@ -344,7 +378,7 @@ def test_a_worker_that_cannot_start_is_told(start: Start) -> None:
 
 def test_no_process_for_a_successor_is_no_end_for_the_others(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     ending: process.Ending = SimpleQueue()
-    crew = process.Crew(1, lambda tell: None, ending)
+    crew = process.Crew(1, lambda tell, number: None, ending)
     forks = 0
 
     def fork() -> int:

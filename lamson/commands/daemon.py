@@ -32,6 +32,7 @@ def daemon_options(pid: str) -> Callable[[F], F]:
         option("umask", "What others may not do with new files.", default="077", callback=octal, metavar="OCTAL"),
         option("uid", "The user to become once the ports are bound (needs root).", metavar="USER"),
         option("gid", "The group to become; without it the user's groups.", metavar="GROUP"),
+        switch("spread", "Lets the threads of a process run on all cores, for handlers that compute outside Python."),
         switch("foreground", "Does not detach, and logs to the terminal: for systemd and containers."),
         switch("debug", "The same, and says more."),
     ]
@@ -39,7 +40,7 @@ def daemon_options(pid: str) -> Callable[[F], F]:
     def apply(function: F) -> F:
         @functools.wraps(function)
         def with_terms(**values: Any) -> Any:
-            terms = {name: values.pop(name) for name in ("pid", "force", "chroot", "chdir", "umask", "foreground")}
+            terms = {name: values.pop(name) for name in ("pid", "force", "chroot", "chdir", "umask", "foreground", "spread")}
             terms["foreground"] = terms["foreground"] or values["debug"]
             terms["uid"] = number_of("user", values.pop("uid"))
             terms["gid"] = number_of("group", values.pop("gid"))

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -131,6 +132,8 @@ class Wire:
         self.consents = 0  # positive replies since this was last set to 0
         self._talk = talk
         self._replies = ReplyReader()
+        self._patience = 0.0  # seconds, as the kernel has been told
+        self.sock.settimeout(None)
 
     @property
     def encrypted(self) -> bool:
@@ -219,9 +222,13 @@ class Wire:
         self.sock.close()
 
     def _write(self, data: bytes | memoryview, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        left = seconds
         try:
-            self.sock.settimeout(seconds)
-            self.sock.sendall(data)
+            while data:
+                self._within(left)
+                data = data[self.sock.send(data) :]
+                left = deadline - time.monotonic()
         except OSError as error:
             raise self._lost(error, seconds) from error
 
@@ -239,17 +246,31 @@ class Wire:
     def _await(self, seconds: float) -> Reply:
         """A whole reply within that time, however slowly its octets come."""
         deadline = time.monotonic() + seconds
+        left = seconds
         while True:
-            self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            self._within(left)
             received = self.sock.recv(4096)
             if not received:
                 raise ConnectionLost(reply(451, f"{self.host} closed the connection", "4.4.2"))
             self._replies.feed(received)
             if answer := self._replies.take():
                 return answer
+            left = deadline - time.monotonic()
+
+    def _within(self, seconds: float) -> None:
+        """So long may the next read or write take. The kernel sees to it: Python's own time-outs are two more calls of the system for each,
+        and other threads run meanwhile. Over TLS, where one read may be several, Python has to."""
+        seconds = max(seconds, 0.001)
+        if self.encrypted:
+            self.sock.settimeout(seconds)
+        elif seconds != self._patience:
+            timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.sock.setsockopt(socket.SOL_SOCKET, option, timeval)
+            self._patience = seconds
 
     def _lost(self, error: OSError, seconds: float) -> ConnectionLost:
-        silent = isinstance(error, TimeoutError)
+        silent = isinstance(error, (TimeoutError, BlockingIOError))
         why = f"{self.host} was silent for {seconds:g} s" if silent else f"The connection to {self.host} broke: {error}"
         return ConnectionLost(reply(451, why, "4.4.2"))
 
