@@ -46,7 +46,8 @@ def start(run_folder: Path) -> Iterator[Start]:
 
 
 several_cores = pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores, on a system that can keep a process to one"
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores, on a system that can keep a process to one",
 )
 
 
