@@ -25,7 +25,9 @@ from lamson.bayes import BayesScorer
 from lamson.database import Database, configure_database
 from lamson.errors import ConfigError, DatabaseError, ScorerError, SMTPError
 from lamson.queue import Queue
+from lamson.rspamd import RspamdScorer
 from lamson.scorer import Scorer, Verdict
+from lamson.spamd import SpamdScorer
 
 if TYPE_CHECKING:
     from lamson.mail import MailRequest
@@ -42,7 +44,7 @@ Storage = Database | str | os.PathLike[str] | None
 Settings = Mapping[str, Any] | str | os.PathLike[str] | None
 
 #: The scorers that settings can name.
-SCORERS: dict[str, type[Scorer]] = {"bayes": BayesScorer}
+SCORERS: dict[str, type[Scorer]] = {"bayes": BayesScorer, "rspamd": RspamdScorer, "spamd": SpamdScorer}
 
 
 class Filter:

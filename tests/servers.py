@@ -1,7 +1,7 @@
-"""PostgreSQL and MariaDB servers of the tests' own: made in a scratch folder, on a free port, stopped and started at will.
+"""PostgreSQL, MariaDB, rspamd and spamd servers of the tests' own: made in a scratch folder, on a free port, stopped and started at will.
 
-They need the programs of Debian's `postgresql` and `mariadb-server`, no configuration and no service. A test may stop one, kill it or
-freeze it without anybody else noticing.
+They need the programs of Debian's `postgresql`, `mariadb-server`, `rspamd` and `spamd`, no configuration, no service and no network.
+A test may stop one, kill it or freeze it without anybody else noticing.
 """
 
 from __future__ import annotations
@@ -137,6 +137,82 @@ class MariaDB(Server):
                 return len(sock.recv(4)) == 4  # its greeting
             except OSError:
                 return False
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+    if found is None:
+        raise NotInstalled(f"{name} (Debian: {package})")
+    return found
+
+
+class Rspamd(Server):
+    """With one rule of the tests' own: a message that speaks of a casino has 7 points, of which 6 are spam."""
+
+    user = "_rspamd"
+
+    def __init__(self) -> None:
+        self.program = _program("rspamd", "rspamd")
+        super().__init__()
+        (self.folder / "tld").write_text("com\nexample\n")  # compiling the real list takes long
+        (self.folder / "rspamd.conf").write_text(RSPAMD.replace("FOLDER", str(self.folder)).replace("PORT", str(self.port)))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        return [self.program, "-f", "-c", f"{self.folder}/rspamd.conf"]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        super().stop(signal.SIGTERM if how is signal.SIGINT else how)
+
+    def _answers(self) -> bool:
+        return _listens(self.port)
+
+
+RSPAMD = """
+options {
+    pidfile = "FOLDER/pid"; tempdir = "FOLDER"; hs_cache_dir = "FOLDER"; control_socket = "FOLDER/control mode=0600";
+    url_tld = "FOLDER/tld"; filters = "regexp"; dns { nameserver = ["127.0.0.1:1"]; timeout = 0.1s; retransmits = 1; }
+}
+logging { type = "console"; level = "info"; }
+worker "normal" { bind_socket = "127.0.0.1:PORT"; count = 1; }
+actions { reject = 15; add_header = 6; greylist = 4; }
+regexp { LAMSON_CASINO { re = "/casino/i{mime}"; score = 7.0; } }
+"""
+
+
+class Spamd(Server):
+    """SpamAssassin's server with its rules, without its learning and without DNS."""
+
+    user = "debian-spamd"
+
+    def __init__(self) -> None:
+        self.program = _program("spamd", "spamd")
+        super().__init__()
+        (self.folder / "init.pre").write_text("loadplugin Mail::SpamAssassin::Plugin::Check\n")
+        (self.folder / "local.cf").write_text("use_bayes 0\ndns_available no\nbody LAMSON_CASINO /casino/i\nscore LAMSON_CASINO 3.5\n")
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        rules = ["-L", "-x", "-C", "/usr/share/spamassassin", f"--siteconfigpath={self.folder}"]
+        return [self.program, "-4", "-i", "127.0.0.1", "-p", str(self.port), "--min-children=1", "-m", "2", "-s", "stderr", *rules]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        super().stop(signal.SIGTERM if how is signal.SIGINT else how)
+
+    def _answers(self) -> bool:
+        return _listens(self.port)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.settimeout(1)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:
