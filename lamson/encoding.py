@@ -75,6 +75,9 @@ CONTENT_ENCODING_REMOVED_PARAMS = ["boundary"]
 #: Levels of nesting that are read.
 DEPTH = 50
 
+#: A multipart/signed is looked for at so many levels when mail is written, and has so many of its own: it is read a second time.
+SIGNED_DEPTH, SIGNED_LEVELS = 2, 8
+
 #: Lines that look like a boundary and are none, before a multipart's rest is taken as one part.
 FALSE_BOUNDARIES = 10_000
 
@@ -419,6 +422,8 @@ def _parameters_of(mail: MailBase, *without: str) -> dict[str, str]:
 
 def _write_parts(mail: MailBase) -> tuple[list[str], bytes]:
     kind = mail.content_type
+    if kind == "multipart/signed" and (signed := _as_it_was_signed(mail)):
+        return signed
     written = [_write_part(part) for part in mail.parts]
     if kind.startswith("message/") and len(written) == 1:
         return [parameters_line("Content-Type", kind, _parameters_of(mail))], written[0]
@@ -455,7 +460,7 @@ def _is_7bit(body: str) -> bool:
     return "\0" not in body and "\r" not in body and (len(body) <= LONGEST_LINE or not _LONG_LINE.search(f"\n{body}"))
 
 
-_LONG_OCTETS = re.compile(rb"[^\n]{%d}" % (LONGEST_LINE + 1))
+_LONG_OCTETS = re.compile(rb"\n[^\n]{%d}" % (LONGEST_LINE + 1))
 _LONG_LINE = re.compile(rf"\n[^\n]{{{LONGEST_LINE + 1}}}")
 
 
@@ -483,13 +488,42 @@ def _write_message(mail: MailBase, body: bytes) -> tuple[list[str], bytes]:
 
     It is never encoded (RFC 2046 §5.2.1).
     """
-    payload = body.replace(b"\r\n", b"\n")
-    if b"\r" in payload or b"\0" in payload or _LONG_OCTETS.search(payload):
+    payload = _as_lines(body)
+    if payload is None:
         payload = _write_part(parse(body))
-    else:
-        payload = payload.replace(b"\n", b"\r\n")
     encoding = "7bit" if payload.isascii() else "8bit"
     return [parameters_line("Content-Type", mail.content_type, _parameters_of(mail)), f"Content-Transfer-Encoding: {encoding}"], payload
+
+
+def _as_lines(data: bytes) -> bytes | None:
+    """The same with CRLF line ends; None for what no mail can hold: a bare CR, a NUL, a line over 998 octets."""
+    data = data.replace(b"\r\n", b"\n")
+    return None if b"\r" in data or b"\0" in data or _LONG_OCTETS.search(b"\n" + data) else data.replace(b"\n", b"\r\n")
+
+
+def _as_it_was_signed(mail: MailBase) -> tuple[list[str], bytes] | None:
+    """A multipart/signed as it came: its parts may not be changed in any way (RFC 1847 §2.1). None when they were, or cannot stay."""
+    if mail._source is None or mail._depth > SIGNED_DEPTH or _levels(mail) > SIGNED_LEVELS:
+        return None
+    payload = _as_lines(raw_body(mail))
+    if payload is None or not payload.isascii():
+        return None
+    line = parameters_line("Content-Type", mail.content_type, mail.content_encoding["Content-Type"][1])
+    again = parse(utf8(f"{line}\r\n\r\n") + payload)
+    return ([line], payload) if _have_same_parts(again, mail) else None
+
+
+def _levels(mail: MailBase) -> int:
+    return 1 + max(map(_levels, mail.parts), default=0)
+
+
+def _have_same_parts(one: MailBase, other: MailBase) -> bool:
+    return len(one.parts) == len(other.parts) and all(_are_same(*pair) for pair in zip(one.parts, other.parts, strict=True))
+
+
+def _are_same(one: MailBase, other: MailBase) -> bool:
+    is_same = one.headers.items() == other.headers.items() and one.content_encoding == other.content_encoding
+    return is_same and one.body == other.body and _have_same_parts(one, other)
 
 
 # -- to and from the standard library, strings and files

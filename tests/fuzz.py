@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lamson import address
 from lamson.mail import MailRequest, MailResponse
-from tests.test_encoding import MULTIPART, SCRAPS, ask_everything, look_at_everything, words
+from tests.test_encoding import MULTIPART, SCRAPS, SIGNED, ask_everything, look_at_everything, words
 
 #: Seconds of CPU time that no message of this size may take; what is slow is broken.
 LONGEST_SECONDS = 1.0
@@ -26,6 +26,7 @@ LONGEST_SECONDS = 1.0
 LONGEST_SEED = 20_000
 
 SEEDS = [MULTIPART.encode(), b"From: =?utf-8?q?J=C3=B6?= <j@example.com>\r\nTo: a@b, \"c, d\" <e@f>\r\nSubject: x\r\n\r\nbody\r\n", b""]
+SEEDS += [SIGNED.replace("\n", "\r\n").encode()]
 
 
 class Fuzzer:

@@ -527,6 +527,55 @@ def test_a_message_that_is_attached_is_a_message(enclosed: bytes, expected: byte
     assert theirs.get_payload(0)["Subject"] is not None
 
 
+SIGNED = """\
+Subject: =?iso-8859-1?q?caf=E9?=
+Content-Type: multipart/signed; micalg=pgp-sha256; protocol="application/pgp-signature"; boundary="sig"
+
+preamble
+--sig
+Content-type:  text/plain;   CHARSET=us-ascii
+
+Hello\x20\x20
+--sig
+Content-Type: application/pgp-signature; name="signature.asc"
+
+-----BEGIN PGP SIGNATURE-----
+iQ==
+--sig--
+"""
+
+
+def test_what_was_signed_is_written_as_it_came() -> None:
+    """RFC 1847 §2.1: headers around it are written anew, it itself is not; nor where it is a part of another message."""
+    signed = SIGNED.partition("\n\n")[2].replace("\n", "\r\n").encode()
+    mail = read(SIGNED)
+    data = encoding.to_bytes(mail)
+    assert b"utf-8" in data.partition(b"\r\n\r\n")[0]
+    assert data.endswith(b"\r\n\r\n" + signed)
+    other = MailBase()
+    other.attach_part(read(SIGNED))
+    assert signed in encoding.to_bytes(other)
+    assert email.message_from_bytes(data).get_payload(0).get_payload() == "Hello  "
+
+
+@pytest.mark.parametrize("how", ["body", "header", "parameter", "part", "8-bit", "long line", "line ends"])
+def test_what_was_signed_and_changed_or_cannot_stay_is_written_anew(how: str) -> None:
+    text = {"8-bit": SIGNED.replace("Hello", "Grüße"), "long line": SIGNED.replace("Hello", "x" * 999)}.get(how, SIGNED)
+    mail = encoding.from_string(text.encode()) if how == "line ends" else read(text)
+    if how == "body":
+        mail.parts[0].body = "Good-bye"
+    if how == "header":
+        mail.parts[0]["X-New"] = "x"
+    if how == "parameter":
+        mail.parts[1].content_encoding["Content-Type"][1]["name"] = "other.asc"
+    if how == "part":
+        mail.attach_text("one more")
+    data = encoding.to_bytes(mail)
+    assert b"--sig" not in data
+    assert_canonical(data)
+    assert shape(read(data)) == shape(mail)
+
+
 def test_a_content_type_that_is_none_is_refused() -> None:
     with pytest.raises(EncodingError):
         MailBase().attach_text("x", "plain")
@@ -720,8 +769,8 @@ def test_a_file_name_is_read_back_equal(name: str) -> None:
 # -- hostile mail
 
 
-def nested(times: int) -> bytes:
-    head = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (at, at) for at in range(times))
+def nested(times: int, kind: bytes = b"mixed") -> bytes:
+    head = b"".join(b"Content-Type: multipart/%s; boundary=b%d\r\n\r\n--b%d\r\n" % (kind, at, at) for at in range(times))
     return head + b"\r\nhi\r\n"
 
 
@@ -772,6 +821,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a million message ids": lambda: b"From: a@b\r\nMessage-ID: <a@b>\r\nReferences:" + b" <a@b>" * 1_000_000 + b"\r\n\r\n",
     "a date of digits": lambda: b"Date: " + b"1" * 1_000_000 + b"\r\n\r\n",
     "a date of parentheses": lambda: b"Date: Mon, 1 Jan 2024 10:00:00 +0000 " + b"(" * 1_000_000 + b"\r\n\r\n",
+    "signed in signed": lambda: nested(45, b"signed") + (b"x" * 900 + b"\r\n") * 5_000,
+    "eight times signed": lambda: nested(7, b"signed") + (b"x" * 900 + b"\r\n") * 5_000,
+    "many signed header lines": lambda: b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n" + b"X: y\r\n" * 90_000 + b"\r\n",
     "a header in EBCDIC": lambda: b"Content-Type: text/plain; charset=cp037\r\n\r\n" + b"\x25" * 1_000_000,
 }
 
