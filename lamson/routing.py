@@ -70,7 +70,7 @@ class Route:
     pattern: str
     regex: Any
     function: Handler
-    passes: frozenset[str]
+    passes: tuple[tuple[str, int], ...]  # what it captures for its function, and the number of each group
 
     @property
     def module(self) -> str:
@@ -150,16 +150,13 @@ class _Table:
     keys: Mapping[str, Callable[[str, Any], str]]  # module -> its state key generator
 
     def match(self, address: str) -> list[Match]:
-        found: list[Match] = []
-        seen: set[Handler] = set()
+        found: dict[Handler, Match] = {}
         for number in self.index.candidates(address.lower()):
             candidate = self.routes[number]
-            fits = candidate.function not in seen and candidate.regex.fullmatch(address)
-            if fits:
-                seen.add(candidate.function)
-                captured = {name: value for name, value in fits.groupdict().items() if name in candidate.passes}
-                found.append(Match(candidate, captured))
-        return found
+            fits = candidate.regex.fullmatch(address)
+            if fits and candidate.function not in found:
+                found[candidate.function] = Match(candidate, {name: fits[group] for name, group in candidate.passes})
+        return [*found.values()]
 
 
 class _Unhandled(Exception):
@@ -669,7 +666,7 @@ def _compile_route(function: Handler, format: str, captures: Mapping[str, str], 
         raise wrong(f"it captures no {_list(missing)}, which the function needs; name it in the route or give the parameter a default")
     if pattern.backtracks(regex.pattern):
         log.warning("the route %r of %s repeats a repetition; some addresses will take very long to match", format, _name(function))
-    passes = frozenset(regex.groupindex) if takes_any else frozenset(regex.groupindex) & parameters.keys()
+    passes = tuple((name, group) for name, group in regex.groupindex.items() if takes_any or name in parameters)
     return Route(format, regex.pattern, regex, _outermost(function), passes)
 
 
