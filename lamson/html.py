@@ -18,7 +18,7 @@ import mimetypes
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -37,6 +37,8 @@ try:
     import markdown_it
     import nh3
     import tinycss2
+    from markdown_it.rules_core import StateCore
+    from markdown_it.token import Token
 except ImportError as missing:
     _MISSING = missing.name
 else:
@@ -58,22 +60,64 @@ def _without_surrogates(text: str) -> str:
 # -- Markdown
 
 
-def markdown(text: str, html: bool = False) -> str:
+def markdown(text: str, html: bool = False, links: bool = False) -> str:
     """The HTML of a Markdown text: CommonMark, with tables and ~~strikethrough~~.
 
     HTML in the text is shown as it was typed, and no link runs a script, so that anybody may have written it. On a page, use
     `sanitise(markdown(message.reply_text))`, which also marks the links and takes out images that are fetched from elsewhere.
-    `html=True` is for text of the application's own: HTML in it is HTML. Raises ConfigError without the extra `html`.
+    `html=True` is for text of the application's own: HTML in it is HTML. With `links=True` addresses of http and https that stand in the
+    text become links, as people who write mail expect. Raises ConfigError without the extra `html`.
     """
     _need_packages()
-    return str(_reader(html).render(_without_surrogates(text)))
+    return str(_reader(html, links).render(_without_surrogates(text)))
 
 
-@lru_cache(maxsize=2)
-def _reader(html: bool) -> markdown_it.MarkdownIt:
+@lru_cache(maxsize=4)
+def _reader(html: bool, links: bool) -> markdown_it.MarkdownIt:
     reader = markdown_it.MarkdownIt("commonmark", {"html": html, "xhtmlOut": False}).enable(["table", "strikethrough"])
+    if links:
+        reader.core.ruler.push("lamson_links", _link_addresses)
     reader.render("")  # its rules are put together by the first use, which two threads must not do at once
     return reader
+
+
+_ADDRESS = re.compile(r"https?://[^\s<>\"]+", re.IGNORECASE)
+
+
+def _link_addresses(state: StateCore) -> None:
+    """Makes links of the addresses in the text, but not in code or in what is a link already."""
+    for block in state.tokens:
+        if block.type == "inline" and block.children:
+            block.children = list(_with_links(block.children, state.md.normalizeLink))
+
+
+def _with_links(tokens: Iterable[Token], normalise: Callable[[str], str]) -> Iterator[Token]:
+    inside = 0
+    for token in tokens:
+        inside += token.nesting if token.type in ("link_open", "link_close") else 0
+        if token.type != "text" or inside:
+            yield token
+            continue
+        at = 0
+        for found in _ADDRESS.finditer(token.content):
+            address = _without_its_end(found[0])
+            yield Token("text", "", 0, content=token.content[at : found.start()])
+            yield Token("link_open", "a", 1, attrs={"href": normalise(address)})
+            yield Token("text", "", 0, content=address)
+            yield Token("link_close", "a", -1)
+            at = found.start() + len(address)
+        yield Token("text", "", 0, content=token.content[at:])
+
+
+def _without_its_end(address: str) -> str:
+    """Without what belongs to the sentence: its full stop, and the parenthesis that the address stands in."""
+    address = address.rstrip(_END_OF_SENTENCE)
+    closed = len(address) - len(address.rstrip(")"))
+    too_many = min(closed, max(0, address.count(")") - address.count("(")))
+    return address[: len(address) - too_many].rstrip(_END_OF_SENTENCE)
+
+
+_END_OF_SENTENCE = ".,:;!?*_~'"
 
 
 # -- mail

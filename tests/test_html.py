@@ -78,6 +78,33 @@ def test_markdown_of_strangers_runs_nothing(source: str) -> None:
         assert re.match(r"http://a", attributes.get("href") or attributes.get("src") or "http://a")
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("See https://a.example/x_y_z?a=1&b=2.", ["https://a.example/x_y_z?a=1&amp;b=2"]),
+        ("HTTP://A.example, (see https://b.example/x). And https://c.example/(x)!", ["HTTP://A.example", "https://b.example/x", "https://c.example/(x)"]),
+        ("- **https://a.example/** and\n- > https://b.example/", ["https://a.example/", "https://b.example/"]),
+        ("[text](https://a.example/) <https://b.example/>", ["https://a.example/", "https://b.example/"]),
+        ("`https://a.example/`\n\n    https://b.example/", []),
+        ("javascript:alert(1) ftp://a.example file:///etc/passwd //a.example www.a.example https:// x", []),
+        ('https://a.example/"><script>alert(1)</script>', ["https://a.example/"]),
+    ],
+)  # fmt: skip
+def test_addresses_in_the_text_are_links_where_wanted(text: str, found: list[str]) -> None:
+    page = markdown(text, links=True)
+    assert re.findall(r'<a href="([^"]*)"', page) == found
+    assert "<script" not in page
+    assert re.sub("</?a[^>]*>", "", page) == re.sub("</?a[^>]*>", "", markdown(text)), "the text is the same"
+
+
+@pytest.mark.parametrize("piece", ["http://", "http://[", "https://a/(", "https://a/)", "https://a.", "https://a/" + ")" * 1000 + " ", "[http://a"])
+def test_addresses_are_found_in_time(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    before = time.process_time()
+    markdown(text, links=True)
+    assert time.process_time() - before < 5  # seconds; linkify-it-py took 120 for the second, of 160 kB
+
+
 def test_html_in_markdown_of_ones_own() -> None:
     assert markdown('<div class="box">\n\n*in it*\n\n</div>', html=True).startswith('<div class="box">\n<p><em>in it</em></p>')
 

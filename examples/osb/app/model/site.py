@@ -77,7 +77,7 @@ def html_of(post, base=""):
     `base`: what stands before the images' file names, for pages that lie elsewhere.
     """
     files = {image.content_id: base + image.file for image in post.images if image.content_id}
-    source = post.text if post.is_html else markdown(post.text)
+    source = post.text if post.is_html else markdown(post.text, links=True)
     shown = set()
 
     def show(content_id):
@@ -90,7 +90,7 @@ def html_of(post, base=""):
 
 def html_of_comment(comment):
     """What a comment says, as HTML that can do no harm."""
-    return Markup(blog.clean_text(sanitise(markdown(comment.text))))
+    return Markup(blog.clean_text(sanitise(markdown(comment.text, links=True))))
 
 
 # -- files

@@ -122,6 +122,12 @@ def test_mail_that_is_only_html_is_shown_as_html():
     assert "<p>This is <b>bold</b> and *this* is not.</p>" in hello()
 
 
+def test_an_address_in_the_text_is_a_link():
+    begin()
+    publish(body="See https://example.com/river.")
+    assert re.search(r'<a href="https://example.com/river"[^>]* rel="[^"]*nofollow">https://example.com/river</a>\.', hello())
+
+
 # -- images
 
 
