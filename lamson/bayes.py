@@ -13,6 +13,7 @@ learnt as the other kind it changes sides, and what was learnt can be taken back
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import time
@@ -20,6 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -50,6 +53,10 @@ CHUNK = 1000
 REASONS = 12
 #: How often learning is tried when another process is at the same rows.
 TRIES = 5
+
+#: The first line of what is exported, and characters of a token.
+HEADING: Mapping[str, int] = MappingProxyType({"lamson spam": 1})
+LONGEST_TOKEN = 255
 
 #: The token that is in every message: it counts them.
 EVERY = ""
@@ -180,6 +187,29 @@ class BayesScorer(Scorer):
             session.execute(sa.delete(SpamMessage))
             session.execute(sa.delete(SpamToken))
 
+    # -- moving it elsewhere
+
+    def export(self) -> Iterator[str]:
+        """What was learnt, as lines of JSON: a heading, then `[token, spam, ham]` of each token and `[id, spam]` of each message."""
+        yield json.dumps(dict(HEADING))
+        with self.database.connected() as connection:
+            reading = connection.execution_options(yield_per=CHUNK)
+            for wanted in (sa.select(SpamToken.token, SpamToken.spam, SpamToken.ham), sa.select(SpamMessage.id, SpamMessage.spam)):
+                for row in reading.execute(wanted):
+                    yield json.dumps(list(row), ensure_ascii=False)
+
+    def restore(self, lines: Iterable[str]) -> None:
+        """Takes in what `export` gave, all or nothing. `ValueError` where something was learnt already, and for a line that is none."""
+        if any(self.learnt()):
+            raise ValueError("Something was learnt already, and would count twice. Forget it first: lamson spam -clear")
+        rows = _read_rows(lines)
+        with self.database.joined() as session:
+            while some := list(islice(rows, CHUNK)):
+                _add_counts(session.connection(), {token: counts for token, counts, _ in some if token is not None})
+                marks = [mark for _, _, mark in some if mark is not None]
+                if marks:
+                    session.connection().execute(_add_unless_there(session), marks)
+
     def close(self) -> None:
         self.database.dispose()
 
@@ -298,6 +328,23 @@ def _unmark(session: orm.Session, id: str, spam: bool | None) -> tuple[int, int]
         if _rows(session.execute(sa.delete(SpamMessage).where(SpamMessage.id == id, SpamMessage.spam == sa.literal(kind)))):
             return _as_counts(kind, -1)
     return None
+
+
+def _read_rows(lines: Iterable[str]) -> Iterator[tuple[str | None, tuple[int, int], dict[str, Any] | None]]:
+    """Of each line: a token and its counts, or a row of `lamson_spam_message`."""
+    for number, line in enumerate(lines, 1):
+        try:
+            match json.loads(line):
+                case dict(heading) if number == 1 and heading == HEADING:
+                    continue
+                case [str(token), int(spam), int(ham)] if number > 1 and len(token) <= LONGEST_TOKEN and min(spam, ham) >= 0:
+                    yield token, (spam, ham), None
+                case [str(id), bool(spam)] if number > 1 and len(id) == 64:
+                    yield None, (0, 0), {"id": id, "spam": spam, "learnt": time.time()}
+                case _:
+                    raise ValueError(line[:60])
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"Line {number} is none of what lamson spam -export writes: {error}") from error
 
 
 def _as_counts(spam: bool, number: int) -> tuple[int, int]:

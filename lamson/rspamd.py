@@ -67,7 +67,7 @@ class RspamdScorer(Scorer):
             if response.status != 200:
                 raise ScorerError(f"rspamd at {self.url} answers {response.status} {response.reason}")
             return json.loads(text)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             raise ScorerError(f"rspamd at {self.url} gives no answer: {error or type(error).__name__}") from error
         finally:
             connection.close()

@@ -131,7 +131,7 @@ def _scorer(settings: dict[str, Any], storage: Storage) -> Scorer:
     kind = SCORERS[wanted]
     _refuse_unknown(settings, [name for name in inspect.signature(kind).parameters if name != "database"])
     try:
-        return kind(_database(storage), **settings) if kind is BayesScorer else kind(**settings)
+        return kind(database_of(storage), **settings) if kind is BayesScorer else kind(**settings)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"A setting of the spam filter is wrong: {error}") from error
 
@@ -147,7 +147,7 @@ def _either(names: Iterable[str]) -> str:
     return " or ".join(f'"{name}"' for name in names)
 
 
-def _database(storage: Storage) -> Database:
+def database_of(storage: Storage) -> Database:
     """The project's own, or one of the filter's own, whose tables are made."""
     if isinstance(storage, Database):
         return storage

@@ -25,6 +25,8 @@ CHARACTERS = 60_000
 PARTS = 30
 #: No message has more tokens than this.
 TOKENS = 4_000
+#: Characters of a token.
+LONGEST_TOKEN = 200
 #: A longer word is a token of its first letter and its length alone.
 LONGEST_WORD = 20
 
@@ -32,7 +34,8 @@ LONGEST_WORD = 20
 def tokens(message: MailRequest) -> set[str]:
     """All tokens of the message."""
     found: set[str] = set()
-    for each in _all(message):
+    for token in _all(message):
+        each = token[:LONGEST_TOKEN]
         found.add(each if each.isprintable() else "".join([letter if letter.isprintable() else "?" for letter in each]))
         if len(found) >= TOKENS:
             break

@@ -152,6 +152,7 @@ def spamd_at(port: int) -> Scorer:
         (rspamd_at, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"),
         (rspamd_at, http(b"<html>")),
         (rspamd_at, http([])),
+        (rspamd_at, http(b"[" * 100_000)),
         (rspamd_at, http({"action": "reject"})),
         (rspamd_at, http({"action": "reject", "score": "many", "symbols": {}})),
         (rspamd_at, http({"action": ["reject"], "score": 1})),

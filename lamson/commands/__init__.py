@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "states": ("states", "Shows who is in which state, and moves people to another."),
     "db": ("db", "Says which version the database's tables have, and upgrades them."),
     "outbox": ("outbox", "Shows what waits to be sent, since when and why, and changes that."),
+    "spam": ("spam", "Teaches the spam filter, and shows what it thinks of a message."),
     "version": ("version", "Says which Lamson this is, on which Python, under which licence."),
 }
 

@@ -14,7 +14,7 @@ from tests.commands.conftest import Type
 
 WANTED = {
     *("help", "gen", "start", "stop", "restart", "status", "log", "send", "sendmail", "routes", "queue", "blast", "cleanse", "web"),
-    *("states", "db", "outbox", "version"),
+    *("states", "db", "outbox", "spam", "version"),
 }
 
 
