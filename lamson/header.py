@@ -489,17 +489,20 @@ class Head:
 
 _FOLD = re.compile(r"\n[ \t]++")
 _PLAIN_LINE = re.compile(r"^([^:\n ]++): *+(.*+)$", re.MULTILINE)
+# Searching for one octet and then looking around it takes a third of the time that searching for two takes.
+_BLANK_AT_END = re.compile(r"\n(?<=[ \t]\n)")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+_WORD_BEGINS = re.compile(rb"=\?")
 #: What plain lines are made of.
 _PLAIN_OCTETS = bytes(range(32, 127)) + b"\t\r\n"
 
 
 def plain_headers(lines: bytes) -> list[tuple[str, str]]:
     """(name, value) of each header line at one go; empty when one of them asks for more than that: 8-bit text, encoded words, controls."""
-    odd = lines.translate(None, _PLAIN_OCTETS) or (b"?" in lines and b"=?" in lines)
-    if odd or (len(lines) > FIELDS and lines.count(b"\n") > FIELDS):
+    if lines.translate(None, _PLAIN_OCTETS) or _WORD_BEGINS.search(lines) or (len(lines) > FIELDS and lines.count(b"\n") > FIELDS):
         return []
     text = with_lf(lines.decode("ascii")).removesuffix("\n")
-    if " \n" in text or "\t\n" in text or text.endswith((" ", "\t")):
+    if _BLANK_AT_END.search(text) or text.endswith((" ", "\t")):
         text = "\n".join([line.rstrip(" \t") for line in text.split("\n")])
     text = _FOLD.sub(" ", text)
     found = _PLAIN_LINE.findall(text)
@@ -544,13 +547,8 @@ def _plain_fields(head: bytes) -> list[Field]:
 
 def _blank_line(data: bytes, start: int, end: int) -> tuple[int, int]:
     """Where the header lines end and where the body begins."""
-    first_line = data.find(b"\n", start, end)
-    ends = (b"\n\r\n", b"\n\n") if data[first_line - 1 : first_line] == b"\r" else (b"\n\n", b"\n\r\n")
-    at = data.find(ends[0], start, end)  # how the first line ends is how most end: the other kind is not looked for in all of the body
-    other = data.find(ends[1], start, end if at < 0 else at + 1)
-    if other >= 0:
-        return other + 1, other + len(ends[1])
-    return (at + 1, at + len(ends[0])) if at >= 0 else (end, end)
+    found = _BLANK_LINE.search(data, start, end)
+    return (found.start() + 1, found.end()) if found else (end, end)
 
 
 def _header_lines(head: bytes) -> list[bytes]:
