@@ -3,6 +3,8 @@
 Whatever else your code must know about the place where it runs belongs here too.
 """
 
+import re
+
 # Where mail arrives. Port 25 needs root: see README.
 receiver_config = {"host": "localhost", "port": 8823, "size": 10_000_000}
 
@@ -20,7 +22,7 @@ host = "oneshotblog.com"
 
 # What the names in routes mean: regular expressions.
 router_defaults = {
-    "host": "oneshotblog\\.com",
+    "host": re.escape(host),
     "post_name": "[a-z0-9_]{1,20}",  # and so USER-AT-DOMAIN-POSTNAME-comment has one meaning, and POSTNAME-delete-confirm-SECRET fits
     "author": ".+-at-.+",
     "number": "[0-9]{1,9}",
