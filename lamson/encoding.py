@@ -218,7 +218,7 @@ class MailBase(HeaderMapping):
         if kind.startswith("text/") or kind in _TEXT_TYPES or (kind.startswith("multipart/") and self._depth < DEPTH):
             data = self.data
             charset = self.charset or (_meta_charset(data) if kind == "text/html" and not data.isascii() else None)
-            return _with_lf(decode_text(data, charset, self.reading))
+            return _with_lf(decode_text(data, charset, self.reading)).lstrip("\ufeff")  # some editors put that mark before UTF-8
         return self.data
 
     @property

@@ -59,6 +59,11 @@ def test_html_may_say_its_charset_itself(meta: str) -> None:
     assert read(b"Content-Type: text/html; charset=utf-8\r\n\r\n" + html.encode()).body == html
 
 
+def test_a_byte_order_mark_is_no_text() -> None:
+    assert read(b"Content-Type: text/plain; charset=utf-8\r\n\r\n\xef\xbb\xbfclose\r\n").body == "close\n"
+    assert read(b"\r\n\xef\xbb\xbfclose").body == "close"
+
+
 def test_text_given_as_str_is_utf8_whatever_it_declares() -> None:
     assert encoding.from_string("Content-Type: text/plain; charset=iso-8859-1\n\ncafé").body == "café"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lamson import encoding, header
@@ -735,6 +735,7 @@ TEXT = st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=10
 
 
 @given(TEXT, TEXT, TEXT)
+@example("", "", "\ufeffa mark before the text")
 @settings(max_examples=200)
 def test_what_is_written_is_read_back_by_us_and_by_the_standard_library(name: str, subject: str, body: str) -> None:
     sender = email.utils.formataddr((" ".join(re.sub(r'["\\]', "", header.clean(name)).split()), "joe@example.com"), "utf-8")
@@ -743,7 +744,8 @@ def test_what_is_written_is_read_back_by_us_and_by_the_standard_library(name: st
     message = request(data)
     assert message["Subject"] == answer["Subject"]
     assert message.route_from == "joe@example.com"
-    assert email.message_from_bytes(data).get_payload(decode=True).decode().replace("\r\n", "\n").rstrip("\n") == message.text.rstrip("\n")
+    theirs = email.message_from_bytes(data).get_payload(decode=True).decode().replace("\r\n", "\n")
+    assert theirs.lstrip("\ufeff").rstrip("\n") == message.text.rstrip("\n")
 
 
 # -- answers
