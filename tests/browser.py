@@ -14,7 +14,7 @@ from tests.conftest import find_program
 #: No window, no updates, no calls home; and nothing shared with a browser that somebody uses on this machine.
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars"),
+    *("--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars", "--disable-dev-shm-usage"),
 )
 DARK = "--blink-settings=preferredColorScheme=0"
 
