@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from lamson.errors import Conflict, Fault
 _READING = ("SELECT", "PRAGMA", "EXPLAI")
 #: How many deliveries one commit holds at most, so that the first of them does not wait for long.
 TOGETHER = 64
+#: Seconds between two looks whether another process has written what it had to write.
+PAUSE = 0.0005
 #: How many rows one INSERT holds at most: SQLite takes 32,766 values.
 ROWS = 500
 
@@ -70,13 +73,14 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._led = False
         self._mutex = threading.Lock()  # of these two
-        self._kept: deque[sqlite3.Connection] = deque()
+        self._readers: deque[sqlite3.Connection] = deque()  # connections that are kept; what writes does its own waiting
+        self._writers: deque[sqlite3.Connection] = deque()
         self._texts: dict[tuple[Any, ...], tuple[str, list[str]]] = {}
 
     def read(self, statement: Any, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The first row, in autocommit: what is committed now."""
         text, names = self._text(statement, ())
-        with self._connection() as connection:
+        with self._connection(self._readers) as connection:
             row: tuple[Any, ...] | None = connection.execute(text, [values[name] for name in names]).fetchone()
             return row
 
@@ -96,8 +100,9 @@ class Writer:
 
     def close(self) -> None:
         """Closes the connections that it keeps."""
-        while self._kept:
-            self._kept.pop().close()
+        for kept in (self._readers, self._writers):
+            while kept:
+                kept.pop().close()
 
     # -- who leads
 
@@ -165,8 +170,8 @@ class Writer:
             self._transaction([mine])
 
     def _transaction(self, together: Sequence[_Waiting]) -> None:
-        with self._connection() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._connection(self._writers) as connection:
+            self._begin(connection)
             try:
                 for write in _merged([write for each in together for write in each.writes]):
                     self._write(connection, write)
@@ -176,6 +181,19 @@ class Writer:
                 raise
         for each in together:
             each.committed = True
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Waits for writers of other processes, at most `patience` seconds. SQLite's own waiting looks again after ever longer pauses, of
+        up to a tenth of a second, and may never meet the moment in which a busy process does not write."""
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(PAUSE)
 
     def _write(self, connection: sqlite3.Connection, write: Write) -> None:
         text, names = self._text(write.statement, tuple(write.rows[0]))
@@ -197,16 +215,16 @@ class Writer:
         return known
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self, kept: deque[sqlite3.Connection]) -> Iterator[sqlite3.Connection]:
         """A connection without SQLAlchemy around it, kept for the next unless it failed. Errors come out as Conflict or Fault."""
         try:
-            connection = self._kept.pop()
+            connection = kept.pop()
         except IndexError:
-            connection = self._open()
+            connection = self._open(waits=kept is self._readers)
         try:
             yield connection
         except sqlite3.IntegrityError as error:
-            self._kept.append(connection)
+            kept.append(connection)
             raise Conflict(f"another process was first: {error}") from error
         except (sqlite3.OperationalError, sqlite3.InternalError) as error:
             connection.close()
@@ -214,13 +232,15 @@ class Writer:
         except BaseException:
             connection.close()
             raise
-        self._kept.append(connection)
+        kept.append(connection)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, waits: bool) -> sqlite3.Connection:
         pooled = self.engine.raw_connection()
         pooled.detach()
         connection = pooled.dbapi_connection
         assert isinstance(connection, sqlite3.Connection)
+        if not waits:
+            connection.execute("PRAGMA busy_timeout=0")
         return connection
 
 

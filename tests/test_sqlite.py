@@ -203,18 +203,18 @@ def test_when_who_leads_fails_another_leads(database: Database, writer: Writer) 
 
 def test_connections_are_kept_but_for_those_that_failed(database: Database, writer: Writer) -> None:
     writer.commit(added("a"))
-    (kept,) = writer._kept
+    (kept,) = writer._writers
     with pytest.raises(Conflict):
         writer.commit(added("a"))
-    assert list(writer._kept) == [kept]
+    assert list(writer._writers) == [kept]
     with database.connected() as connection:
         connection.execute(sa.text("DROP TABLE lamson_state"))
     with pytest.raises(Fault):
         writer.commit(added("b"))
-    assert not writer._kept
+    assert not writer._writers
     writer.read(sa.select(sa.literal_column("1")), {})
     database.dispose()
-    assert not writer._kept
+    assert not writer._readers
 
 
 def test_rows_of_several_deliveries_are_one_insert_and_their_order_stays(database: Database, writer: Writer) -> None:

@@ -8,13 +8,24 @@ from __future__ import annotations
 import time
 
 from tests.faults.client import Sender, letter
-from tests.faults.figures import Figures, promise
+from tests.faults.figures import Broken, Figures, promise
 from tests.faults.scene import scene
 from tests.faults.sink import Sink
+
+#: On a busy machine one process may take all connections before the other has waked: that is no race, and there is another.
+RACES = 5
 
 
 def run(messages: int = 1000, threads: int = 200, workers: int = 2, database: str = "sqlite") -> Figures:
     """`threads`: how many connections the client has; each sends the next message when its last one was taken."""
+    for _ in range(RACES):
+        figures = race(messages, threads, workers, database)
+        if len(figures["handled by each process"]) == workers:
+            return figures
+    raise Broken(f"in {RACES} races one of {workers} processes took part")
+
+
+def race(messages: int, threads: int, workers: int, database: str) -> Figures:
     letters = [letter(f"only-{n}", "only@client.test", "counter@test.com") for n in range(messages)]
     room = {"per_peer": threads + 10, "connections": threads + 10}
     with Sink() as sink, scene(
@@ -32,7 +43,6 @@ def run(messages: int = 1000, threads: int = 200, workers: int = 2, database: st
         version = server.query("SELECT version FROM lamson_state")
         promise([row.version for row in version] == [messages], f"the conversation counts {version} runs")
         shares = [row.share for row in server.query("SELECT count(*) AS share FROM handled GROUP BY note")]
-        promise(len(shares) == workers, f"{len(shares)} of {workers} processes took part")
         return {
             "database": database,
             "messages": messages,
