@@ -89,7 +89,7 @@ class Reader:
         elif block.language == "python":
             compile(block.text, "a page", "exec")
         elif block.language == "":
-            for command in block.text.splitlines():
+            for command in block.text.replace("\\\n", " ").splitlines():
                 self.type(command)
         elif block.language == "text":
             self.see(block.text)

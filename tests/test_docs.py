@@ -44,7 +44,7 @@ def test_python_on_the_pages_is_python(page: Path) -> None:
 
 
 def lines_with_lamson(page: Path) -> list[list[str]]:
-    lines = [line for block in blocks(page, "") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "") for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line)[1:] for line in lines if re.match(r"lamson [a-z]", line)]
 
 
