@@ -527,7 +527,7 @@ def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
         return Head(prefix, fields, stop, body)
     lines = _header_lines(head.lines)
     for line in lines:
-        found = _NAME.match(line)
+        found = _NAME.match(line if fields else line.lstrip())
         if not found or len(fields) == FIELDS:
             reading.note("too many header lines" if found else "no blank line after the headers")
             rest = start + sum(map(len, lines[: len(fields)])) + len(fields)

@@ -103,6 +103,7 @@ def test_headers_keep_order_duplicates_and_spelling() -> None:
         (b"A : b\n\n", ["b"], "", ""),
         (b": b\n\nbody", [], ": b\n\nbody", "blank line"),
         (b" continued\nA: b\n\n", [], " continued\nA: b\n\n", "blank line"),
+        (b"  A: b\nC: d\n\nbody", ["b"], "body", ""),
         (b"A:\x00b\n\n\x00", ["b"], "\x00", ""),
         (b"A: b\r\n \r\n\r\nbody", ["b"], "body", ""),
     ],

@@ -85,6 +85,13 @@ def test_deleting_a_header_removes_all_of_its_lines_and_nothing_else() -> None:
     assert "Received" not in message
 
 
+def test_a_space_before_the_first_header_stays() -> None:
+    message = request(b" From: joe@example.com\r\nTo: x@example.com\r\n\r\nhi")
+    assert (message.route_from, message.text) == ("joe@example.com", "hi")
+    message["Subject"] = "new"
+    assert bytes(message) == b" From: joe@example.com\r\nTo: x@example.com\r\nSubject: new\r\n\r\nhi"
+
+
 def test_a_new_header_stands_behind_the_others() -> None:
     message = request()
     message["X-New"] = "a\r\nBcc: victim@example.com"
