@@ -156,6 +156,11 @@ def authors():
     return list(settings.database.session.scalars(select(Author).order_by(Author.id)))
 
 
+def bytes_of(image):
+    """What an image is made of. Asked for each time, so that a start does not collect the images of the whole blog in memory."""
+    return settings.database.session.scalar(select(Image.data).where(Image.id == image.id))
+
+
 def _first(wanted):
     return settings.database.session.scalars(wanted).first()
 

@@ -46,7 +46,7 @@ def update(author_address, post_name):
 def write_post(post):
     """A post's page, and beside it the images that it shows."""
     for image in post.images:
-        write(f"{post.folder}/{image.file}", image.data)
+        write(f"{post.folder}/{image.file}", blog.bytes_of(image))
     write_page(f"{post.folder}/index.html", "page/post.html", post=post)
     remove_others(post.folder, ["index.html", *(image.file for image in post.images)])
 
