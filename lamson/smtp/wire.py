@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ssl import SSLContext, SSLSocket
+from typing import Any
 
 from lamson.errors import TransientError, failure
 from lamson.status import Reply, reply
@@ -27,6 +28,9 @@ Talk = Callable[[str], None]
 
 #: Octets of one line of a reply, and lines of one reply. RFC 5321 §4.5.3.1.5 has 512 octets; what is beyond these is no mail server.
 REPLY_LINE, REPLY_LINES = 4096, 200
+
+#: Seconds that one call of the system waits at most.
+LONGEST_WAIT = 5.0
 
 #: Octets of data written under one time-out.
 BLOCK = 128 * 1024
@@ -223,12 +227,9 @@ class Wire:
 
     def _write(self, data: bytes | memoryview, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        left = seconds
         try:
             while data:
-                self._within(left)
-                data = data[self.sock.send(data) :]
-                left = deadline - time.monotonic()
+                data = data[self._until(deadline, self.sock.send, data) :]
         except OSError as error:
             raise self._lost(error, seconds) from error
 
@@ -246,28 +247,34 @@ class Wire:
     def _await(self, seconds: float) -> Reply:
         """A whole reply within that time, however slowly its octets come."""
         deadline = time.monotonic() + seconds
-        left = seconds
         while True:
-            self._within(left)
-            received = self.sock.recv(4096)
+            received = self._until(deadline, self.sock.recv, 4096)
             if not received:
                 raise ConnectionLost(reply(451, f"{self.host} closed the connection", "4.4.2"))
             self._replies.feed(received)
             if answer := self._replies.take():
                 return answer
-            left = deadline - time.monotonic()
 
-    def _within(self, seconds: float) -> None:
-        """So long may the next read or write take. The kernel sees to it: Python's own time-outs are two more calls of the system for each,
-        and other threads run meanwhile. Over TLS, where one read may be several, Python has to."""
-        seconds = max(seconds, 0.001)
+    def _until(self, deadline: float, operate: Callable[[Any], Any], argument: object) -> Any:
+        """What a read or write of the socket gives before the deadline."""
+        while True:
+            self._wait_at_most(max(deadline - time.monotonic(), 0.001))
+            try:
+                return operate(argument)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """The kernel sees to it: Python's own time-outs are two more calls of the system for each read and write, and other threads run
+        meanwhile. It is told a short time that seldom changes. Over TLS, where one read may be several, Python has to."""
         if self.encrypted:
             self.sock.settimeout(seconds)
-        elif seconds != self._patience:
-            timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+        elif (patience := min(seconds, LONGEST_WAIT)) != self._patience:
+            timeval = struct.pack("@ll", int(patience), int(patience % 1 * 1e6))
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self.sock.setsockopt(socket.SOL_SOCKET, option, timeval)
-            self._patience = seconds
+            self._patience = patience
 
     def _lost(self, error: OSError, seconds: float) -> ConnectionLost:
         silent = isinstance(error, (TimeoutError, BlockingIOError))
