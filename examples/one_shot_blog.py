@@ -19,7 +19,6 @@ from thirty_seconds import DEMOS, LAMSON, PATIENCE, ROOT, USUAL_PORTS, Failed, f
 
 from lamson.mail import MailRequest, MailResponse
 from lamson.queue import Queue
-from lamson.spam import Filter
 
 ANN, BOB, SELLER = "ann@example.com", "bob@example.com", "seller@pills.example"
 HELLO, SECOND, DELETE_SECOND = "hello@oneshotblog.com", "second@oneshotblog.com", "second-delete@oneshotblog.com"
@@ -150,11 +149,12 @@ def comment(blog: Blog) -> None:
 
 
 def send_spam(blog: Blog) -> None:
-    headline("Somebody sells pills. The spam filter was shown ten messages of that kind, and ten of the other")
-    judge = Filter(blog.folder / "run" / "lamson.db")
+    headline("The spam filter is shown ten messages of one kind, and ten of the other. Then somebody sells pills")
     for number in range(10):
-        judge.train_spam(letter(f"s{number}@pills.example", f"Cheap pills, best price {number}", SPAM))
-        judge.train_ham(letter(f"reader{number}@example.com", f"Re: Post {number}", COMMENT))
+        blog.queue("taught_spam").push(letter(f"s{number}@pills.example", f"Cheap pills, best price {number}", SPAM))
+        blog.queue("taught_ham").push(letter(f"reader{number}@example.com", f"Re: Post {number}", COMMENT))
+    lamson(blog.folder, "spam", "-spam", "run/taught_spam")
+    lamson(blog.folder, "spam", "-ham", "run/taught_ham")
     send(blog, SELLER, COMMENT_ON_HELLO, "Cheap pills, best price", SPAM)
     wait_until(lambda: blog.queue("spam").count() == 1, "the message in run/spam")
     lamson(blog.folder, "queue", "-name", "run/spam", "-list")
@@ -186,9 +186,8 @@ def send(blog: Blog, sender: str, to: str, subject: str, body: str) -> None:
     lamson(blog.folder, "send", *words, "-port", blog.ports["server"], quiet=True)
 
 
-def letter(sender: str, subject: str, body: str) -> MailRequest:
-    """A message as the spam filter sees it."""
-    return MailRequest("127.0.0.1", sender, HELLO, bytes(MailResponse(To=HELLO, From=sender, Subject=subject, Body=body)))
+def letter(sender: str, subject: str, body: str) -> MailResponse:
+    return MailResponse(To=HELLO, From=sender, Subject=subject, Body=body)
 
 
 def show_mail(message: MailRequest) -> None:

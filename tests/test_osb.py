@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from lamson import commands
 from lamson.mail import MailRequest, MailResponse
 from lamson.queue import Queue
 from lamson.spam import Filter
@@ -100,6 +101,17 @@ def test_its_own_tests_pass_under_both_runners(tmp_path: Path) -> None:
         wanted = sum(path.read_text().count("\ndef test_") for path in (blog.folder / "tests").rglob("*_tests.py"))
         assert re.search(rf"Ran {wanted} tests|\b{wanted} passed|\b{wanted - 1} passed, 1 skipped", said), said
         assert wanted > 70
+
+
+def test_the_commands_of_its_readme_exist() -> None:
+    readme = (ROOT / "examples" / "osb" / "README").read_text("utf-8")
+    found = re.findall(r"\blamson ([a-z]+)((?: -?[A-Za-z0-9./@]+)*)", readme)
+    assert len(found) > 12
+    for verb, words in found:
+        command = commands.lamson.get_command(commands.lamson.make_context("lamson", ["help"]), verb)
+        assert command is not None, verb
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert [word for word in words.split() if word.startswith("-") and word not in known] == [], verb
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
