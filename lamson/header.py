@@ -529,8 +529,10 @@ def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
     for line in lines:
         found = _NAME.match(line if fields else line.lstrip())
         if not found or len(fields) == FIELDS:
-            reading.note("too many header lines" if found else "no blank line after the headers")
             rest = start + sum(map(len, lines[: len(fields)])) + len(fields)
+            if fields and not line.strip(b"\r"):  # a careless gateway's CR CR LF
+                return Head(prefix, fields, rest, min(rest + len(line) + 1, end))
+            reading.note("too many header lines" if found else "no blank line after the headers")
             return Head(prefix, fields, rest, rest)
         fields.append(Field(found[1].decode("ascii"), line))
     return Head(prefix, fields, stop, body)

@@ -104,6 +104,8 @@ def test_headers_keep_order_duplicates_and_spelling() -> None:
         (b": b\n\nbody", [], ": b\n\nbody", "blank line"),
         (b" continued\nA: b\n\n", [], " continued\nA: b\n\n", "blank line"),
         (b"  A: b\nC: d\n\nbody", ["b"], "body", ""),
+        (b"A: b\r\r\nC: d\r\r\n\r\r\nbody\r\r\n", ["b"], "body\n", ""),
+        (b"A: b\r\r\n\r\r", ["b"], "", ""),
         (b"A:\x00b\n\n\x00", ["b"], "\x00", ""),
         (b"A: b\r\n \r\n\r\nbody", ["b"], "body", ""),
     ],
