@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import pwd
 import shutil
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lamson import commands
 from tests.conftest import find_program
 from tests.pages import blocks
 from tests.project import PATIENCE, Project, wait_for
@@ -76,6 +79,19 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert [line for line in (ran.stdout + ran.stderr).splitlines() if "helpdesk" in line] == []
     assert ran.returncode == 0, ran.stderr
+
+
+def test_the_container_file_says_what_there_is() -> None:
+    """There is no engine to build it with; so that at least its lines and its command are what they should be."""
+    lines = [line.partition(" ")[::2] for line in shown("dockerfile").splitlines()]
+    assert {word for word, _ in lines} == {"FROM", "RUN", "COPY", "USER", "WORKDIR", "VOLUME", "EXPOSE", "STOPSIGNAL", "CMD"}
+    said = dict(lines)
+    assert said["FROM"].startswith("python:3.")
+    program, verb, *switches = json.loads(said["CMD"])
+    command = importlib.import_module(f"lamson.commands.{commands.COMMANDS[verb][0]}")
+    known = {option for each in getattr(command, verb).params for option in each.opts}
+    assert program == "lamson"
+    assert set(switches) <= known
 
 
 class Postfix:
