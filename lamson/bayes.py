@@ -7,7 +7,8 @@ that both speak for, or neither, is unsure.
 
 Scoring reads and never writes. Learning adds to the counts in the database itself, so that no process overwrites what another has learnt;
 in a delivery on the same database it is part of that delivery's commit. A message is remembered by a hash: learnt twice it counts once,
-learnt as the other kind it changes sides, and what was learnt can be taken back.
+learnt as the other kind it changes sides, and what was learnt can be taken back. A message that comes again, as one that a person
+has put back, is what was said of it.
 """
 
 from __future__ import annotations
@@ -105,11 +106,16 @@ class BayesScorer(Scorer):
     # -- asking
 
     def score(self, message: MailRequest) -> Verdict:
+        """What a person has said of this very message, else what its words say."""
+        told = self.told(message)
+        if told is not None:
+            label: Label = "spam" if told else "ham"
+            return Verdict(label, float(told), (f"learnt as {label}",), self.name)
         found = self.weigh(message)
         if min(found.spam, found.ham) < self.least:
             why = f"learnt from {found.spam} spam and {found.ham} ham, which is too few (least: {self.least})"
             return Verdict("unsure", 0.5, (why,), self.name)
-        label: Label = "ham" if found.score < self.ham_cutoff else "spam" if found.score >= self.spam_cutoff else "unsure"
+        label = "ham" if found.score < self.ham_cutoff else "spam" if found.score >= self.spam_cutoff else "unsure"
         return Verdict(label, found.score, tuple(map(str, found.clues[:REASONS])), self.name)
 
     def weigh(self, message: MailRequest) -> Score:
@@ -122,6 +128,11 @@ class BayesScorer(Scorer):
             return Score(0.5, (), spam, ham)
         clues = strongest({named[id]: count for id, count in counts.items()}, spam, ham)
         return Score(combine([clue.probability for clue in clues]), clues, spam, ham)
+
+    def told(self, message: MailRequest) -> bool | None:
+        """Whether this message was learnt as spam, or as ham; None if it was not learnt."""
+        with self._reading() as connection:
+            return connection.execute(sa.select(SpamMessage.spam).where(SpamMessage.id == fingerprint(message))).scalar()
 
     def learnt(self) -> tuple[int, int]:
         """How many messages were learnt: spam, ham."""

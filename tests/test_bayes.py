@@ -88,6 +88,18 @@ def test_a_message_counts_once_and_is_taken_back_without_a_trace(scorer: BayesSc
     assert rows(scorer.database) == before
 
 
+def test_what_was_said_of_a_message_counts_more_than_its_words(scorer: BayesScorer) -> None:
+    for number in range(5):
+        scorer.learn(request("cheap pills", number=number), spam=True)
+        scorer.learn(request("the bridge", number=10 + number), spam=False)
+    message = request("cheap pills", number=20)
+    assert (scorer.told(message), scorer.score(message).label) == (None, "spam")
+    scorer.learn(message, spam=False)
+    assert str(scorer.score(message)) == "ham, 0.000 by bayes: learnt as ham"
+    scorer.learn(message, spam=True)
+    assert str(scorer.score(message)) == "spam, 1.000 by bayes: learnt as spam"
+
+
 def test_learnt_as_the_other_it_changes_sides(scorer: BayesScorer) -> None:
     message = request("cheap pills for everybody")
     scorer.learn(message, spam=True)

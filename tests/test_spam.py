@@ -245,6 +245,24 @@ def test_untraining_takes_back_what_was_learnt_so_and_nothing_else(database: Dat
     assert judge.scorer.learnt() == (0, 0)  # type: ignore[attr-defined]
 
 
+def test_what_a_person_took_out_of_the_queue_passes(app: RoutingBase, database: Database, tmp_path: Path) -> None:
+    """However much it looks like spam: it was learnt as ham, and the next like it are judged by their words."""
+    queue = Queue(tmp_path / "spam")
+    seen = handlers(app, {}, queue, database)
+    train(Filter(database), 30)
+    app.deliver(request(SPAM, number=91))
+    (key,) = queue.keys()
+    kept = queue.get(key)
+    assert kept is not None
+    Filter(database).train_ham(kept)
+    app.STATE_STORE.set(__name__, ANN, "START")
+    app.deliver(kept)
+    assert seen == [("START", "post", "ham")]
+    app.STATE_STORE.set(__name__, ANN, "START")
+    app.deliver(request(SPAM, number=92))
+    assert (len(seen), queue.count()) == (1, 2)
+
+
 # -- settings
 
 
@@ -252,7 +270,7 @@ def test_what_a_storage_may_be(database: Database, tmp_path: Path) -> None:
     for storage in (database, f"sqlite:///{tmp_path}/url.db", str(tmp_path / "path.db"), tmp_path / "path.db"):
         judge = Filter(storage)
         judge.train_ham(request(HAM))
-        assert judge.filter(request(HAM)).label == "unsure"
+        assert judge.filter(request(HAM)).label == "ham"
         judge.scorer.close()
     assert (tmp_path / "path.db").exists()
 

@@ -127,8 +127,8 @@ def score(scorer: BayesScorer, path: str) -> None:
     message = MailRequest(Data=sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes())
     verdict, weighed = scorer.score(message), scorer.weigh(message)
     click.echo(f"{verdict.label}, {weighed.score:.3f}, by {project.counted(len(weighed.clues), 'word')}")
-    if verdict.label == "unsure" and not weighed.clues:
-        click.echo(", ".join(verdict.reasons))
+    if len(verdict.reasons) == 1:  # learnt before, or from too few
+        click.echo(verdict.reasons[0])
     for clue in weighed.clues[:SHOWN]:
         click.echo(f"  {clue.probability:.2f}  {clue.spam} spam, {clue.ham} ham  {clue.token}")
 
