@@ -107,11 +107,12 @@ class BayesScorer(Scorer):
 
     def score(self, message: MailRequest) -> Verdict:
         """What a person has said of this very message, else what its words say."""
-        told = self.told(message)
+        with self._reading() as connection:
+            told = read_mark(connection, fingerprint(message))
+            found = Score(0.5, (), 0, 0) if told is not None else _weigh(connection, message)
         if told is not None:
             label: Label = "spam" if told else "ham"
             return Verdict(label, float(told), (f"learnt as {label}",), self.name)
-        found = self.weigh(message)
         if min(found.spam, found.ham) < self.least:
             why = f"learnt from {found.spam} spam and {found.ham} ham, which is too few (least: {self.least})"
             return Verdict("unsure", 0.5, (why,), self.name)
@@ -119,20 +120,14 @@ class BayesScorer(Scorer):
         return Verdict(label, found.score, tuple(map(str, found.clues[:REASONS])), self.name)
 
     def weigh(self, message: MailRequest) -> Score:
-        """The score with all its clues."""
-        named = {token_id(token): token for token in tokens(message)}
+        """What its words say, with all clues."""
         with self._reading() as connection:
-            counts = read_counts(connection, [*named, token_id(EVERY)])
-        spam, ham = counts.pop(token_id(EVERY), (0, 0))
-        if not spam or not ham:
-            return Score(0.5, (), spam, ham)
-        clues = strongest({named[id]: count for id, count in counts.items()}, spam, ham)
-        return Score(combine([clue.probability for clue in clues]), clues, spam, ham)
+            return _weigh(connection, message)
 
     def told(self, message: MailRequest) -> bool | None:
         """Whether this message was learnt as spam, or as ham; None if it was not learnt."""
         with self._reading() as connection:
-            return connection.execute(sa.select(SpamMessage.spam).where(SpamMessage.id == fingerprint(message))).scalar()
+            return read_mark(connection, fingerprint(message))
 
     def learnt(self) -> tuple[int, int]:
         """How many messages were learnt: spam, ham."""
@@ -225,6 +220,16 @@ class BayesScorer(Scorer):
         self.database.dispose()
 
 
+def _weigh(connection: Connection, message: MailRequest) -> Score:
+    named = {token_id(token): token for token in tokens(message)}
+    counts = read_counts(connection, [*named, token_id(EVERY)])
+    spam, ham = counts.pop(token_id(EVERY), (0, 0))
+    if not spam or not ham:
+        return Score(0.5, (), spam, ham)
+    clues = strongest({named[id]: count for id, count in counts.items()}, spam, ham)
+    return Score(combine([clue.probability for clue in clues]), clues, spam, ham)
+
+
 # -- the statistics
 
 
@@ -309,6 +314,12 @@ def read_counts(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[i
         rows = connection.exec_driver_sql(f"SELECT id, spam, ham FROM {SpamToken.__tablename__} WHERE id IN ({listed})")
         found.update([(id, (spam, ham)) for id, spam, ham in rows.all() if spam or ham])
     return found
+
+
+def read_mark(connection: Connection, id: str) -> bool | None:
+    """Whether the message of that fingerprint, which is hexadecimal and can stand in the text, was learnt as spam; None if it was not."""
+    row = connection.exec_driver_sql(f"SELECT spam FROM {SpamMessage.__tablename__} WHERE id = '{id}'").first()
+    return None if row is None else bool(row[0])
 
 
 def _count(session: orm.Session, lessons: list[Lesson], mark: Mark) -> int:

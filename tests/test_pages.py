@@ -46,7 +46,7 @@ def test_what_a_page_shows_is_compared() -> None:
     assert not matches("From: a@example\n", said)
 
 
-@pytest.mark.parametrize("page", ["state-machines", "routing", "state", "views", "html", "relaying", "queues", "testing"])
+@pytest.mark.parametrize("page", ["state-machines", "routing", "state", "views", "html", "relaying", "queues", "spam", "testing"])
 def test_a_guide_works_in_a_new_project(page: str, reader: Reader) -> None:
     """Its handlers are loaded, and the tests that it shows are well."""
     reader.begin_project()
