@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class MailRequest(HeaderMapping):
         self.raw: bytes = encoding.as_bytes(self.original)
         self.verdict: Verdict | None = None  # what a spam filter said of it; None where none was asked
         self._recipient: str | None = None
+        self._sender: tuple[str | None, str | None] = (None, None)  # `From`, and what it is as an address
         self._base: MailBase | None = None
         self._bounce: BounceAnalyzer | None = None
 
@@ -106,7 +108,12 @@ class MailRequest(HeaderMapping):
     @property
     def route_from(self) -> str | None:
         """The sender: one normalised bare address, "" for the null sender, None when neither envelope nor From header has one."""
-        return address.bare_address(self.From if self.From is not None else self.base.headers.raw_text("From") or [])
+        if self.From is None:
+            return address.bare_address(self.base.headers.raw_text("From") or [])
+        of, known = self._sender  # asked for several times while a message is handled, and `From` may be set
+        if of is not self.From:
+            self._sender = _, known = self.From, address.bare_address(self.From)
+        return known
 
     @property
     def recipient(self) -> str | None:
@@ -490,7 +497,7 @@ class MailResponse(HeaderMapping):
     def _complete(self) -> None:
         """RFC 5322 §3.6: Date is required, Message-ID should be there."""
         if "Date" not in self.headers:
-            self.headers["Date"] = email.utils.formatdate(localtime=True)
+            self.headers["Date"] = _date(int(time.time()))
         if "Message-ID" not in self.headers:
             self.headers["Message-ID"] = _new_message_id(self.get("From"))
 
@@ -540,14 +547,23 @@ def _related(source: str, shown: list[MailBase], headers: Headers | None = None)
     return whole
 
 
+@lru_cache(maxsize=4)
+def _date(seconds: int) -> str:
+    """As in a Date header; the messages of one second have the same."""
+    return email.utils.formatdate(seconds, localtime=True)
+
+
 def _new_message_id(sender: str | None) -> str:
     """RFC 5322 §3.6.4: unique, on the right the domain that answers for it: the sender's."""
-    domain = address.domain_of(address.bare_address(sender) or "")
+    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{_answerable(address.domain_of(address.bare_address(sender) or ''))}>"
+
+
+@lru_cache(maxsize=256)
+def _answerable(domain: str) -> str:
     try:
-        domain = address.to_ascii_domain(f"@{domain}")[1:]
+        return address.to_ascii_domain(f"@{domain}")[1:] or "localhost"
     except AddressError:
-        domain = ""
-    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{domain or 'localhost'}>"
+        return "localhost"
 
 
 def _attached(attachment: Mapping[str, Any]) -> MailBase:
