@@ -24,6 +24,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from lamson.errors import Conflict, Fault
 
+#: What time may solve.
+_FAULTS = (sqlite3.OperationalError, sqlite3.InternalError)
 #: Statements that write nothing begin so.
 _READING = ("SELECT", "PRAGMA", "EXPLAI")
 #: How many deliveries one commit holds at most, so that the first of them does not wait for long.
@@ -88,7 +90,7 @@ class Writer:
         """Returns when all of them are committed, perhaps together with those of others. Raises Conflict or Fault when they are not."""
         mine = _Waiting(writes)
         self._line_up(mine)
-        if not mine.leads and not mine.told.acquire(timeout=self.patience):
+        if not mine.told.acquire(timeout=self.patience):
             self._step_out(mine)
             mine.told.acquire()  # somebody is committing it just now
         if mine.leads:
@@ -109,7 +111,8 @@ class Writer:
     def _line_up(self, mine: _Waiting) -> None:
         with self._mutex:
             self._waiting.append(mine)
-            mine.leads, self._led = not self._led, True
+            if not self._led:
+                self._name_the_first()
 
     def _step_out(self, mine: _Waiting) -> None:
         with self._mutex:
@@ -130,10 +133,13 @@ class Writer:
         with self._mutex:
             if mine in self._waiting:  # it had no turn
                 self._waiting.remove(mine)
-            self._led = bool(self._waiting)
+            self._led = False
             if self._waiting:
-                self._waiting[0].leads = True
-                self._waiting[0].told.release()
+                self._name_the_first()
+
+    def _name_the_first(self) -> None:
+        self._led = self._waiting[0].leads = True
+        self._waiting[0].told.release()
 
     @contextmanager
     def _my_turn(self) -> Iterator[None]:
@@ -171,34 +177,35 @@ class Writer:
 
     def _transaction(self, together: Sequence[_Waiting]) -> None:
         with self._connection(self._writers) as connection:
-            self._begin(connection)
+            self._when_free(connection, "BEGIN IMMEDIATE")
             try:
                 for write in _merged([write for each in together for write in each.writes]):
                     self._write(connection, write)
-                connection.execute("COMMIT")
+                self._when_free(connection, "COMMIT")
             except BaseException:
                 connection.rollback()
                 raise
         for each in together:
             each.committed = True
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        """Waits for writers of other processes, at most `patience` seconds. SQLite's own waiting looks again after ever longer pauses, of
-        up to a tenth of a second, and may never meet the moment in which a busy process does not write."""
+    def _when_free(self, connection: sqlite3.Connection, statement: str) -> None:
+        """Waits for other processes, at most `patience` seconds: for their writers, one that mends the file after a crash, and, on a disk
+        without WAL, readers. SQLite's own waiting looks again after ever longer pauses, of up to a tenth of a second, and may never meet
+        the moment in which a busy process does not write."""
         until = time.monotonic() + self.patience
         while True:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(statement)
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                     raise
             time.sleep(PAUSE)
 
     def _write(self, connection: sqlite3.Connection, write: Write) -> None:
         text, names = self._text(write.statement, tuple(write.rows[0]))
         rows = [[row[name] for name in names] for row in write.rows]
-        if len(rows) > 1 and write.statement.is_insert:
+        if 1 < len(rows) <= ROWS and write.statement.is_insert:
             connection.execute(_of_many(text, len(rows)), list(chain.from_iterable(rows)))
         elif len(rows) > 1:
             connection.executemany(text, rows)
@@ -226,22 +233,29 @@ class Writer:
         except sqlite3.IntegrityError as error:
             kept.append(connection)
             raise Conflict(f"another process was first: {error}") from error
-        except (sqlite3.OperationalError, sqlite3.InternalError) as error:
+        except _FAULTS as error:
             connection.close()
-            raise Fault(f"{type(error).__name__}: {error}") from error
+            raise _fault(error) from error
         except BaseException:
             connection.close()
             raise
         kept.append(connection)
 
     def _open(self, waits: bool) -> sqlite3.Connection:
-        pooled = self.engine.raw_connection()
+        try:
+            pooled = self.engine.raw_connection()
+        except _FAULTS as error:  # no file, no descriptor for it
+            raise _fault(error) from error
         pooled.detach()
         connection = pooled.dbapi_connection
         assert isinstance(connection, sqlite3.Connection)
         if not waits:
             connection.execute("PRAGMA busy_timeout=0")
         return connection
+
+
+def _fault(error: sqlite3.Error) -> Fault:
+    return Fault(f"{type(error).__name__}: {error}")
 
 
 def _merged(writes: Sequence[Write]) -> list[Write]:

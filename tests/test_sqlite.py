@@ -183,6 +183,93 @@ def test_a_broken_file_is_a_fault(database: Database, writer: Writer) -> None:
         writer.commit(added("a"))
 
 
+def test_who_is_named_before_it_has_begun_to_wait_leads_and_tells_all(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second lines up and is held up there; meanwhile the first ends and names it, and a third comes."""
+    line_up, lined_up, may_go_on = writer._line_up, threading.Event(), threading.Event()
+
+    def held_up(mine: Any) -> None:
+        line_up(mine)
+        if mine.writes == second:
+            lined_up.set()
+            assert may_go_on.wait(10)
+
+    monkeypatch.setattr(writer, "_line_up", held_up)
+    second = added("second")
+    committers = Committers(writer, added("first"), second, added("third"))
+    monkeypatch.setattr(sqlite, "TOGETHER", 1)
+    with writer.turn:
+        committers.threads[0].start()
+        wait_until(lambda: len(writer._waiting) == 1)
+        committers.threads[1].start()
+        assert lined_up.wait(10)
+    committers.threads[0].join(10)
+    monkeypatch.setattr(sqlite, "TOGETHER", 64)
+    committers.threads[2].start()
+    wait_until(lambda: len(writer._waiting) == 2)
+    may_go_on.set()
+    for thread in committers.threads[1:]:
+        thread.join(10)
+    assert committers.errors == {}
+    assert senders(database) == ["first", "second", "third"]
+    assert not any(thread.is_alive() for thread in committers.threads)
+
+
+def test_who_waits_for_another_process_that_mends_the_file_has_patience(writer: Writer) -> None:
+    """SQLite has numbers of its own for that kind of waiting, and so for each kind."""
+    busy = sqlite3.OperationalError("database is locked")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+    answers: list[sqlite3.OperationalError | None] = [busy, busy, None]
+
+    class Mending:
+        def execute(self, statement: str) -> None:
+            answer = answers.pop(0)
+            if answer:
+                raise answer
+
+    writer._when_free(Mending(), "BEGIN IMMEDIATE")  # type: ignore[arg-type]
+    assert not answers
+
+
+def test_without_wal_a_commit_waits_for_readers_of_other_processes(database: Database, writer: Writer) -> None:
+    """Where files cannot be shared memory, as on some network disks, SQLite falls back to a journal, and a reader keeps a commit off."""
+    database.dispose()
+    ours, other = (sqlite3.connect(str(database.engine.url.database), 0, 0, None, check_same_thread=False) for _ in range(2))
+    assert ours.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    writer._writers.append(ours)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM lamson_state").fetchall()
+    threading.Timer(0.2, other.close).start()
+    writer.commit(added("a"))
+    assert senders(database) == ["a"]
+
+
+def test_a_file_that_cannot_be_opened_is_a_fault(database: Database, writer: Writer) -> None:
+    path = Path(str(database.engine.url.database))
+    database.dispose()
+    path.rename(path.with_suffix(".away"))
+    path.mkdir()
+    with pytest.raises(Fault, match="unable to open database file"):
+        writer.commit(added("a"))
+    with pytest.raises(Fault, match="unable to open database file"):
+        writer.read(sa.select(FSMState.state), {})
+    with pytest.raises(Fault, match="unable to open database file"):
+        database.states.set("m", "a@b.org", "NEXT")
+    path.rmdir()
+    path.with_suffix(".away").rename(path)
+    writer.commit(added("a"))
+    assert senders(database) == ["a"]
+
+
+def test_more_rows_than_one_insert_holds_are_written_one_by_one(database: Database, writer: Writer) -> None:
+    """A letter to thousands, where one insert would have more values than SQLite takes."""
+    with writer._connection(writer._writers) as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32766)
+    writer.commit([Write(ADD, [added(f"s{number}")[0].rows[0] for number in range(6000)])])
+    assert len(senders(database)) == 6000
+
+
 def test_when_who_leads_fails_another_leads(database: Database, writer: Writer) -> None:
     """The first gets no turn; the second, who came later, still has patience."""
     writer.patience = 0.4
