@@ -275,6 +275,29 @@ def test_what_a_storage_may_be(database: Database, tmp_path: Path) -> None:
     assert (tmp_path / "path.db").exists()
 
 
+def test_as_1x_applications_have_it(run_folder: Path, app: RoutingBase, caplog: pytest.LogCaptureFixture) -> None:
+    """Three names of files, the second of which need not be there."""
+    names = {"db": "run/spamdb", "rc": "run/spamrc", "queue": "run/spam"}
+    seen: list[str] = []
+
+    @app.route("post@(host)", host=".+")
+    def SPAMMING(message: MailRequest, host: str | None = None) -> None:
+        seen.append("SPAMMING")
+
+    @app.route("post@(host)", host=".+")
+    @spam_filter(names["db"], names["rc"], names["queue"], next_state=SPAMMING)
+    def START(message: MailRequest, host: str | None = None) -> None:
+        seen.append("START")
+
+    judge = Filter(names["db"], names["rc"])
+    train(judge)
+    app.deliver(request(HAM, number=90))
+    app.deliver(request(SPAM, number=91))
+    app.deliver(request(HAM, number=92))
+    assert (seen, Queue("run/spam").count()) == (["START", "SPAMMING"], 1)
+    judge.scorer.close()
+
+
 def test_a_file_of_spambayes_is_named(tmp_path: Path) -> None:
     (tmp_path / "spamdb").write_bytes(b"\x80\x02}q\x00" * 2000)
     with pytest.raises(ConfigError, match=r"spamdb.*SpamBayes"):
