@@ -60,8 +60,10 @@ def with_samples(rows: Sequence[Row], recorded: Mapping[str, Any]) -> list[Row]:
 def table(rows: Sequence[Row], recorded: Mapping[str, Any]) -> str:
     """The part of the page that the benchmarks write."""
     said = recorded["about"]
-    where = f"Measured on {said['day']}: {said['machine']}; {said['versions']}." if said else ""
-    return "\n\n".join(["", where, results.aims_table(rows), results.figures_table(rows), "How fair each row is:", results.notes(rows), ""])
+    rounds = min((len(row.rounds) for row in rows), default=0)
+    where = f"Measured on {said['day']} in {rounds} rounds: {said['machine']}; {said['versions']}." if said else ""
+    tables = [results.aims_table(rows), results.figures_table(rows)]
+    return "\n\n".join([f"\n{where}", *tables, "How fair each row is:", results.notes(rows), ""])
 
 
 def write(rows: Sequence[Row], recorded: Mapping[str, Any]) -> None:
