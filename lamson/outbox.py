@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from lamson import queue, report
 from lamson.database import CommittingDelivery, Database, DueRow, Message, OutboxRow, PushRow, Receipt, execute, now, removals
 from lamson.delivery import Carrier, Outgoing
-from lamson.errors import PermanentError, QueueError, RelayError
+from lamson.errors import Conflict, Fault, PermanentError, QueueError, RelayError
 from lamson.status import Reply, reply
 
 log = logging.getLogger("lamson.outbox")
@@ -124,6 +124,7 @@ class Outbox:
         self._unsettled: set[int] = set()  # of rows that are this outbox's by the database, if they are there, and that nobody here has
         self._ready: deque[_Letter] = deque()  # committed, claimed, and not yet in the hands of a sender
         self._behind = False  # there may be rows in the database that nobody has claimed; none that are newer shall overtake them
+        self._woken = False  # `wake` was called since the last look began
         self._looked = 0.0
         self._ahead = 0.0  # by how many seconds the database's clock is ahead of ours
         self._paused: dict[tuple[str, str], float] = {}
@@ -169,7 +170,7 @@ class Outbox:
         until = time.monotonic() + deadline
         self._identify()
         while time.monotonic() < until:
-            self._behind = True
+            self.wake()
             if not self._send_batch() and not self._sending:
                 return True
             if self._sending:
@@ -179,7 +180,7 @@ class Outbox:
     def wake(self) -> None:
         """There are rows that nobody has claimed."""
         with self._wake:
-            self._behind = True
+            self._behind = self._woken = True
             self._wake.notify()
 
     def claim(self, rows: Sequence[DueRow], data: bytes) -> bool:
@@ -211,12 +212,16 @@ class Outbox:
 
     def _give_back(self) -> None:
         """What is committed and no sender will take in hand any more is anybody's."""
-        ids = [row.id for letter in self._next_ready(len(self._ready)) for row in letter.rows]
-        if ids:
-            mine = sa.update(OutboxRow).where(OutboxRow.id.in_(ids), OutboxRow.owner == self.owner)
+        rows = [row for letter in self._next_ready(len(self._ready)) for row in letter.rows]
+        if not rows:
+            return
+        self.forget(rows)
+        mine = sa.update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows]), OutboxRow.owner == self.owner)
+        try:
             with self.database.connected() as connection:
                 connection.execute(mine.values(owner=None, lease=0.0))
-            self._sending.difference_update(ids)
+        except (Fault, Conflict) as error:
+            log.warning("%d rows could not be given back; others send them in %g s at the latest: %s", len(rows), self.lease, error)
 
     def recover(self) -> None:
         """Frees the claims of dead processes of this machine, and finishes pushes that were committed but not renamed."""
@@ -338,12 +343,17 @@ class Outbox:
                 return self._next_ready(self.batch)
             if not (due or self._behind):
                 return []
+            self._woken = False
             rows = self._claim()
             self._sending.update(row.id for row in rows)
-            self._looked, self._behind = time.monotonic(), False
+            self._looked, self._behind = time.monotonic(), self._woken  # the look may have missed what was committed meanwhile
         if len(rows) == self.batch:
             self.wake()  # there may be more: another sender shall look
-        return self._read(rows)
+        try:
+            return self._read(rows)
+        except BaseException:
+            self.forget(rows)
+            raise
 
     def _next_ready(self, letters: int) -> list[_Letter]:
         found: list[_Letter] = []
@@ -354,7 +364,8 @@ class Outbox:
 
     def _claim(self) -> list[Any]:
         unsettled = set(self._unsettled)
-        free = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now(), OutboxRow.id.in_(unsettled))
+        left = sa.and_(OutboxRow.owner == self.owner, OutboxRow.id.in_(unsettled))
+        free = sa.or_(OutboxRow.owner.is_(None), OutboxRow.lease < now(), left)
         due = sa.select(OutboxRow).where(OutboxRow.relay.in_(self.carriers), OutboxRow.due <= now(), ~OutboxRow.parked, free)
         paused = self._paused_now()
         if paused:

@@ -400,7 +400,7 @@ def keep_to_one_core(number: int) -> None:
     Python runs one of them at a time. On several cores each that lets go of the interpreter for the moment of a system call loses it to
     another core, and waits to have it back: that doubled the CPU time of a message (docs/design.md).
     """
-    if hasattr(os, "sched_setaffinity"):
+    with suppress(AttributeError, OSError):  # a sandbox may forbid it: systemd's SystemCallFilter has it among @resources
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {allowed[number % len(allowed)]})
 

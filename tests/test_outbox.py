@@ -367,6 +367,91 @@ def test_what_a_stopped_outbox_has_claimed_is_anybodys(sqlite: Database) -> None
     assert sorted(mail.rcpt_tos[0] for mail in [*carrier.sent, *other.sent]) == [f"a{number}@ex.org" for number in range(4)]
 
 
+def test_what_cannot_be_given_back_is_sent_by_the_next_start(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database is gone while the server is told to end."""
+    carrier = Held()
+    box = Outbox(sqlite, [carrier], senders=1, batch=1, poll=60, lease=1000)
+    box.start()
+    wait_until(lambda: box._looked > 0)
+    post(sqlite, carrier, "a@ex.org")
+    wait_until(lambda: box._busy == 1)
+    post(sqlite, carrier, "b@ex.org")
+
+    def gone() -> Any:
+        raise Fault("no database")
+
+    monkeypatch.setattr(sqlite, "connected", gone)
+    threading.Timer(0.1, carrier.may.set).start()
+    box.stop()
+    monkeypatch.undo()
+    assert "could not be given back" in caplog.text
+    assert not box._sending, "or its lease would be renewed for ever"
+    with running_again(box):
+        wait_until(lambda: len(carrier.sent) == 2)
+
+
+@contextmanager
+def running_again(box: Outbox) -> Iterator[None]:
+    box._looked = 0.0
+    box.start()
+    try:
+        yield
+    finally:
+        box.stop()
+
+
+def test_mail_that_is_committed_while_a_sender_looks_does_not_wait_for_the_next_look(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Carrier()
+    with running(sqlite, carrier) as box:
+        claim = box._claim
+
+        def look_too_early() -> list[Any]:
+            rows = claim()
+            monkeypatch.setattr(box, "_claim", claim)
+            post(sqlite, carrier, "ann@ex.org")
+            return rows
+
+        monkeypatch.setattr(box, "_claim", look_too_early)
+        box.wake()
+        wait_until(lambda: bool(carrier.sent))
+
+
+def test_what_was_claimed_and_could_not_be_read_is_sent_at_the_next_look(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    carrier = Carrier()
+    post(sqlite, carrier, "ann@ex.org")
+    box = Outbox(sqlite, [carrier], poll=0.02, lease=1000)
+    read = box._read
+
+    def fail_at_first(rows: Any) -> Any:
+        monkeypatch.setattr(box, "_read", read)
+        raise Fault("the disk could not be read")
+
+    monkeypatch.setattr(box, "_read", fail_at_first)
+    box.start()
+    try:
+        wait_until(lambda: bool(carrier.sent))
+    finally:
+        box.stop()
+    assert not box._sending
+
+
+def test_what_another_process_has_taken_over_meanwhile_is_left_to_it(database: Database) -> None:
+    """The database was gone for longer than a lease: what we could not write down is another's now."""
+    carrier = Carrier()
+    post(database, carrier, "ann@ex.org")
+    (row,) = outbox.waiting(database)
+    other, box = Outbox(database, [carrier], lease=1000), Outbox(database, [carrier])
+    other._identify()
+    assert [claimed.id for claimed in other._claim()] == [row.id]
+    box.forget([row])  # type: ignore[list-item]
+    assert box.drain()
+    assert not carrier.tried
+
+
 def test_a_sender_that_is_held_up_holds_up_no_other_letter(sqlite: Database) -> None:
     slow, quick = Held(), Carrier()
     slow.name = "slow"

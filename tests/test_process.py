@@ -330,6 +330,14 @@ def test_each_process_keeps_to_a_core_of_its_own(start: Start) -> None:
     assert os.sched_getaffinity(pid_in(ready)) == os.sched_getaffinity(0), "who only watches the workers may run anywhere"
 
 
+def test_where_a_sandbox_forbids_it_a_process_runs_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden, raising=False)
+    process.keep_to_one_core(0)
+
+
 @several_cores
 def test_a_workers_successor_has_its_core(start: Start) -> None:
     ready = told(start({"workers": 2}))
