@@ -84,13 +84,12 @@ class Aim:
 
 @dataclass
 class Row:
-    """A row of the table with what was measured: a sample of each subject in each round. `unit`: what is counted."""
+    """A row of the table with what was measured: a sample of each subject in each round."""
 
     name: str
     title: str
     aims: Sequence[Aim]
     fairness: str
-    unit: str = "messages"
     rounds: list[dict[str, Sample]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 

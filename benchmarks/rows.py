@@ -226,8 +226,7 @@ def measures(mail: Sequence[Path]) -> list[Measure]:
         queue_row(),
         Measure(
             Row("idle", "Memory with 1,000 idle connections", [Aim("first", "Lamson", None, 100)],
-                "The whole process with its Python. Each client has said EHLO and is silent. A second: how quickly they were let in.",
-                unit="connections"),
+                "The whole process with its Python. Each client has said EHLO and is silent. A second: how quickly they were let in."),
             {"Lamson": partial(idle, "stateless", "lamson"), "aiosmtpd": partial(idle, "aiosmtpd_empty", "aiosmtpd")}, 1000),
     ]  # fmt: skip
 
@@ -281,7 +280,7 @@ def match_row() -> Measure:
         Aim("then", "Lamson, 10,000 routes", "Lamson, 1,000 routes", 0.2),
         Aim("then", "Lamson, 1,000 routes", "Salmon, 1,000 routes", 10),
     ]
-    return Measure(Row("match", "Match an address", aims, fair, unit="addresses"), subjects, 20_000, few=1000)
+    return Measure(Row("match", "Match an address", aims, fair), subjects, 20_000, few=1000)
 
 
 def queue_row() -> Measure:
