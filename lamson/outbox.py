@@ -372,8 +372,9 @@ class Outbox:
             due = due.where(sa.or_(OutboxRow.due == AT_ONCE, sa.tuple_(OutboxRow.relay, OutboxRow.destination).not_in(paused)))
         chosen = due.order_by(OutboxRow.due, OutboxRow.id).limit(self.batch).with_for_update(skip_locked=True)
         with self.database.connected() as connection:
-            rows = list(connection.execute(chosen.with_only_columns(*OutboxRow.__table__.columns)).all())
-            self._unsettled -= unsettled if len(rows) < self.batch else {row.id for row in rows}
+            found = connection.execute(chosen.with_only_columns(*OutboxRow.__table__.columns)).all()
+            self._unsettled -= unsettled if len(found) < self.batch else {row.id for row in found}
+            rows = [row for row in found if row.id not in self._sending]  # a lease that could not be renewed in time is ours still
             if not rows:
                 return []
             mine = sa.update(OutboxRow).where(OutboxRow.id.in_([row.id for row in rows]), free)

@@ -63,14 +63,28 @@ class LogFile(logging.handlers.WatchedFileHandler):
     """
 
     def __init__(self, filename: str | os.PathLike[str], mode: str = "a", encoding: str | None = "utf-8") -> None:
-        super().__init__(filename, mode, encoding)
         self._lines: deque[str] = deque()
         self._writing = threading.Lock()
         self._look_at = 0.0
+        super().__init__(filename, mode, encoding)
 
-    def createLock(self) -> None:
-        """None: every thread would wait for it while one writes."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> Any:
+        """Past the lock of `logging`: every thread would wait for it while one writes."""
+        passed = self.filter(record)
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return passed
+
+    def close(self) -> None:
+        """Closes the file when who is writing has written. A line that comes later opens it again."""
+        with self._writing:
+            super().close()
+
+    def _at_fork_reinit(self) -> None:
+        """`logging` calls it in a child process: who was writing is not there, and writes its lines in the parent."""
+        super()._at_fork_reinit()  # type: ignore[misc]
+        self._lines.clear()
+        self._writing = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the record, and whatever others leave meanwhile. What the disk does not take is lost, and is told as `logging` does."""
@@ -85,9 +99,10 @@ class LogFile(logging.handlers.WatchedFileHandler):
             self.handleError(record)
 
     def _write(self) -> None:
+        lines = "".join([self._lines.popleft() for _ in range(len(self._lines))])
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + 1.0
             self.reopenIfNeeded()
         stream = self.stream = self.stream or self._open()
-        stream.write("".join([self._lines.popleft() for _ in range(len(self._lines))]))
+        stream.write(lines)
         stream.flush()

@@ -452,6 +452,22 @@ def test_what_another_process_has_taken_over_meanwhile_is_left_to_it(database: D
     assert not carrier.tried
 
 
+def test_what_is_being_sent_is_not_claimed_again_when_its_lease_ends(sqlite: Database) -> None:
+    """Leases cannot be renewed while the database is gone, and end when somebody sets the clock."""
+    carrier = Held()
+    with running(sqlite, carrier, senders=2) as box:
+        post(sqlite, carrier, "ann@ex.org")
+        wait_until(lambda: box._busy == 1)
+        with sqlite.connected() as connection:
+            connection.execute(sa.update(OutboxRow).values(lease=1.0))
+        looked = box._looked
+        box.wake()
+        wait_until(lambda: box._looked > looked)
+        carrier.may.set()
+        wait_until(lambda: count(sqlite, OutboxRow) == 0)
+    assert len(carrier.tried) == 1
+
+
 def test_a_sender_that_is_held_up_holds_up_no_other_letter(sqlite: Database) -> None:
     slow, quick = Held(), Carrier()
     slow.name = "slow"

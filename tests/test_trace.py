@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,3 +95,58 @@ def test_what_the_disk_does_not_take_is_told_and_the_next_line_is_written(
     assert [record.getMessage() for record in told] == ["lost"]
     assert file.read_text() == "- kept\n"
     assert not handler._writing.locked()
+
+
+def test_lines_that_find_no_folder_are_lost_and_do_not_fill_the_memory(
+    log: logging.Logger, handler: LogFile, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(handler, "handleError", lambda record: told.append(record.getMessage()))
+    away = file.parent.rename(file.parent.with_suffix(".away"))
+    handler._look_at = 0.0
+    log.info("lost")
+    log.info("lost, too")
+    assert told == ["lost", "lost, too"]
+    assert not handler._lines
+    away.rename(file.parent)
+    log.info("kept")
+    assert file.read_text() == "- kept\n"
+
+
+def test_it_is_closed_when_who_is_writing_has_written(log: logging.Logger, handler: LogFile, file: Path) -> None:
+    closing = threading.Thread(target=handler.close)
+    with handler._writing:
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        assert handler.stream
+    closing.join(10)
+    assert handler.stream is None
+    log.info("later")
+    assert file.read_text() == "- later\n"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_process_writes_its_own_lines_whoever_was_writing(log: logging.Logger, handler: LogFile, file: Path) -> None:
+    with handler._writing:
+        log.info("the parent's")
+        child = os.fork()
+        if child == 0:
+            log.info("the child's")
+            os._exit(0)
+        os.waitpid(child, 0)
+    log.info("the parent's last")
+    assert file.read_text() == "- the child's\n- the parent's\n- the parent's last\n"
+
+
+def test_a_filter_keeps_lines_out_or_puts_others_in_their_place(log: logging.Logger, handler: LogFile, file: Path) -> None:
+    handler.addFilter(lambda record: "secret" not in record.getMessage())
+    log.info("secret")
+    log.info("public")
+    assert file.read_text() == "- public\n"
+
+
+def test_the_logging_of_later_pythons_takes_its_lock_otherwise(handler: LogFile) -> None:
+    """3.13 has `with self.lock` where 3.11 has `if self.lock`."""
+    with handler.lock:  # type: ignore[union-attr]
+        handler.flush()
