@@ -274,7 +274,7 @@ def test_nothing_in_a_value_is_evaluated_or_starts_a_header(trick: str) -> None:
         assert not [line for line in head.split(b"\n") if line.lower().startswith((b"bcc", b"x:", b"z:"))]
 
 
-@pytest.mark.parametrize("where", ["subject", "body", "sender", "encoded word", "base64"])
+@pytest.mark.parametrize("where", ["subject", "body", "sender", "encoded word", "base64", "html", "utf-7"])
 def test_a_placeholder_out_of_the_message_is_left_alone(where: str) -> None:
     """`Subject="Re: " + message["subject"]`, as handlers write it."""
     place = "%(secret)s"
@@ -284,6 +284,8 @@ def test_a_placeholder_out_of_the_message_is_left_alone(where: str) -> None:
         "sender": lambda: received(sender='"%(secret)s"@example.com'),
         "encoded word": lambda: received(subject="=?utf-8?q?=25=28secret=29s?="),
         "base64": lambda: MailRequest("", "a@b.c", "d@e.f", b"Content-Transfer-Encoding: base64\r\n\r\nJShzZWNyZXQpcw==\r\n"),
+        "html": lambda: MailRequest("", "a@b.c", "d@e.f", b"Content-Type: text/html\r\n\r\n<p>&#37;(secret)s</p>\r\n"),
+        "utf-7": lambda: MailRequest("", "a@b.c", "d@e.f", b"Content-Type: text/plain; charset=utf-7\r\n\r\n+ACU-(secret)s\r\n"),
     }[where]()
     given = variables(message=message, secret="swordfish")
     msg = view.respond(given, "mail/confirm.msg", To="joe@example.com", Subject="Re: " + place, From="x@%(host)s")
