@@ -225,8 +225,7 @@ def _all_text(message: MailRequest) -> str:
 
 
 def _is_as_it_reads(raw: bytes) -> bool:
-    """Plain ASCII in which nothing can stand for something else, so that its octets are its text. Most mail is not; to decode it takes longer
-    than all else here."""
+    """Plain ASCII in which nothing can stand for something else, so that its octets are its text."""
     lowered = raw.lower()
     return raw.isascii() and not any(sign in lowered for sign in (b"encoding", b"charset", b"html", b"=?"))
 
