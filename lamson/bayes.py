@@ -46,6 +46,8 @@ UNKNOWN = 0.5
 #: A token nearer to one half than this says nothing, and no more than so many are combined.
 LEAST_DISTANCE = 0.33
 MOST_CLUES = 150
+#: Nothing is called spam by fewer tokens than this: one odd header is no spam.
+LEAST_CLUES = 3
 #: Of each kind so many messages must have been learnt before anything is called ham or spam.
 LEAST_LEARNT = 10
 #: Ids in one SELECT.
@@ -116,8 +118,13 @@ class BayesScorer(Scorer):
         if min(found.spam, found.ham) < self.least:
             why = f"learnt from {found.spam} spam and {found.ham} ham, which is too few (least: {self.least})"
             return Verdict("unsure", 0.5, (why,), self.name)
-        label = "ham" if found.score < self.ham_cutoff else "spam" if found.score >= self.spam_cutoff else "unsure"
-        return Verdict(label, found.score, tuple(map(str, found.clues[:REASONS])), self.name)
+        return Verdict(self._label(found), found.score, tuple(map(str, found.clues[:REASONS])), self.name)
+
+    def _label(self, found: Score) -> Label:
+        if found.score < self.ham_cutoff:
+            return "ham"
+        accusing = sum(clue.probability > 0.5 for clue in found.clues)
+        return "spam" if found.score >= self.spam_cutoff and accusing >= LEAST_CLUES else "unsure"
 
     def weigh(self, message: MailRequest) -> Score:
         """What its words say, with all clues."""

@@ -157,9 +157,10 @@ _ZONE = re.compile(r"[+-](\d\d)(\d\d)\b")
 
 
 def _id_tokens(message: MailRequest) -> Iterator[str]:
-    found = _ID.fullmatch((message.get("Message-ID") or "")[:1000].strip())
+    given = (message.get("Message-ID") or "")[:1000].strip()
+    found = _ID.fullmatch(given)
     if found is None:
-        yield "message-id:malformed"
+        yield from ["message-id:malformed"] if given else []
     else:
         sender = _ADDRESS.search((message.get("From") or "")[:1000])
         same = sender is not None and set(_domain_ends(found[1].lower())) & set(_domain_ends(sender[2].lower()))

@@ -90,9 +90,9 @@ def test_a_message_counts_once_and_is_taken_back_without_a_trace(scorer: BayesSc
 
 def test_what_was_said_of_a_message_counts_more_than_its_words(scorer: BayesScorer) -> None:
     for number in range(5):
-        scorer.learn(request("cheap pills", number=number), spam=True)
+        scorer.learn(request("cheap pills casino", number=number), spam=True)
         scorer.learn(request("the bridge", number=10 + number), spam=False)
-    message = request("cheap pills", number=20)
+    message = request("cheap pills casino", number=20)
     assert (scorer.told(message), scorer.score(message).label) == (None, "spam")
     scorer.learn(message, spam=False)
     assert str(scorer.score(message)) == "ham, 0.000 by bayes: learnt as ham"
@@ -190,6 +190,16 @@ def test_too_few_examples_are_no_verdict(database: Database) -> None:
     verdict = scorer.score(request("cheap pills", number=11))
     assert verdict.label == "unsure"
     assert "3 spam and 1 ham, which is too few (least: 2)" in str(verdict)
+
+
+def test_a_word_or_two_are_no_spam(database: Database) -> None:
+    scorer = BayesScorer(database, least=1)
+    for number in range(30):
+        scorer.learn(request("cheap pills casino", number=number), spam=True)
+        scorer.learn(request("the bridge", number=100 + number), spam=False)
+    two = scorer.score(request("cheap pills", number=200))
+    assert (two.score > 0.99, two.label) == (True, "unsure")
+    assert scorer.score(request("cheap pills casino", number=201)).label == "spam"
 
 
 def test_a_database_that_is_gone_is_a_scorer_that_gives_no_answer(database: Database) -> None:
