@@ -466,7 +466,7 @@ class DueRow:
     reply: str | None = None
 
     def __post_init__(self) -> None:
-        self.due = self.created
+        self.due = self.created - 1.0  # for the database's clock, which is another, and on SQLite one of milliseconds
 
     @property
     def letter(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,11 +226,8 @@ class Outbox:
     def recover(self) -> None:
         """Frees the claims of dead processes of this machine, and finishes pushes that were committed but not renamed."""
         self._identify()
-        with self.database.connected() as connection:
-            self._ahead = connection.execute(sa.select(now())).scalar_one() - time.time()
-        self._free_claims()
-        self._finish_pushes()
-        self.purge()
+        for step in (self._compare_clocks, self._free_claims, self._finish_pushes, self.purge):
+            _in_spite_of_conflicts(step)
 
     def purge(self) -> None:
         """Removes receipts that have expired, and message bytes whose last two rows were finished by two processes at one moment."""
@@ -242,6 +239,10 @@ class Outbox:
     def _identify(self) -> None:
         """Names this outbox and its process; after a fork the child is another."""
         self.owner = f"{_machine()}/{os.getpid()}/{_started(os.getpid())}/{id(self):x}"
+
+    def _compare_clocks(self) -> None:
+        with self.database.connected() as connection:
+            self._ahead = connection.execute(sa.select(now())).scalar_one() - time.time()
 
     def _free_claims(self) -> None:
         with self.database.connected() as connection:
@@ -444,7 +445,7 @@ class Outbox:
 
     def _finish_sent(self, rows: list[Any]) -> None:
         if rows:
-            self.database.write(removals(rows))
+            _in_spite_of_conflicts(lambda: self.database.write(removals(rows)))  # else all of them would be sent again
         for row in rows:
             log.info("sent %s for delivery %s by relay %s", row.rcpt_to, row.delivery, row.relay)
 
@@ -508,6 +509,15 @@ class Outbox:
         for row, final in lost:
             values = {"parked": True, "owner": None, "lease": 0.0, "reply": str(final), "attempts": row.attempts + 1}
             held.connection.execute(sa.update(OutboxRow).where(OutboxRow.id == row.id).values(**values))
+
+
+def _in_spite_of_conflicts(step: Callable[[], object]) -> None:
+    """Again, a few times, when others were in the way: MariaDB makes a deadlock of two deletions that touch the same pages."""
+    for _ in range(4):
+        with suppress(Conflict):
+            step()
+            return
+    step()
 
 
 _BROKEN = RelayError(reply(451, "the relay itself failed, see the log", "4.3.0"))

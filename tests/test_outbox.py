@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from email import message_from_bytes
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -466,6 +468,42 @@ def test_what_is_being_sent_is_not_claimed_again_when_its_lease_ends(sqlite: Dat
         carrier.may.set()
         wait_until(lambda: count(sqlite, OutboxRow) == 0)
     assert len(carrier.tried) == 1
+
+
+def test_mail_is_due_at_once_though_the_databases_clock_is_a_little_behind(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lamson.database.time", SimpleNamespace(time=lambda: time.time() + 0.5, time_ns=time.time_ns))
+    carrier = Carrier()
+    post(database, carrier, "ann@ex.org")
+    assert Outbox(database, [carrier]).drain()
+    assert carrier.sent
+
+
+@pytest.mark.parametrize("conflicts", [4, 5])
+def test_conflicts_keep_it_neither_from_starting_nor_from_writing_down_what_was_sent(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch, conflicts: int
+) -> None:
+    """As deadlocks on MariaDB while others send; one that does not end is told."""
+    carrier = Carrier()
+    post(sqlite, carrier, "ann@ex.org")
+    box = Outbox(sqlite, [carrier])
+
+    def deadlocked(step: Callable[..., None]) -> Callable[..., None]:
+        left = [Conflict("deadlock")] * conflicts
+
+        def attempt(*arguments: Any) -> None:
+            if left:
+                raise left.pop()
+            step(*arguments)
+
+        return attempt
+
+    for owner, name in ((box, "purge"), (sqlite, "write")):
+        monkeypatch.setattr(owner, name, deadlocked(getattr(owner, name)))
+    for step in (box.recover, box.drain):
+        with pytest.raises(Conflict) if conflicts == 5 else nullcontext():
+            step()
+    assert len(carrier.sent) == 1
+    assert count(sqlite, OutboxRow) == (conflicts == 5)
 
 
 def test_a_sender_that_is_held_up_holds_up_no_other_letter(sqlite: Database) -> None:
