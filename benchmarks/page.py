@@ -40,7 +40,7 @@ def merged(before: Mapping[str, Any], rows: Sequence[Row], curves: Sequence[Curv
 def about() -> dict[str, str]:
     """Where and with what it was measured."""
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions().items())
-    machine = f"{os.cpu_count()} cores, {_processor()}, Linux {platform.release()}"
+    machine = f"{os.cpu_count()} cores, {_processor()}, Linux {platform.release().partition('-')[0]}"
     return {"day": time.strftime("%d %B %Y"), "machine": machine, "versions": versions}
 
 
