@@ -290,7 +290,7 @@ class Outbox:
             try:
                 self._close_idle()
                 if self._sending:
-                    self._renew()
+                    _in_spite_of_conflicts(self._renew)
                 if time.monotonic() - purged > PURGE:
                     purged = time.monotonic()
                     self._finish_pushes()
@@ -512,7 +512,7 @@ class Outbox:
 
 
 def _in_spite_of_conflicts(step: Callable[[], object]) -> None:
-    """Again, a few times, when others were in the way: MariaDB makes a deadlock of two deletions that touch the same pages."""
+    """Again, a few times, when others were in the way: on a server, statements for the same rows or pages may be a deadlock."""
     for _ in range(4):
         with suppress(Conflict):
             step()

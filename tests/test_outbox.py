@@ -506,6 +506,26 @@ def test_conflicts_keep_it_neither_from_starting_nor_from_writing_down_what_was_
     assert count(sqlite, OutboxRow) == (conflicts == 5)
 
 
+def test_leases_are_renewed_in_spite_of_a_conflict(
+    sqlite: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier = Held()
+    with running(sqlite, carrier, lease=0.6) as box:
+        renew, attempts, renewed = box._renew, iter([Conflict("deadlock")]), threading.Event()
+
+        def deadlocked_at_first() -> None:
+            for conflict in attempts:
+                raise conflict
+            renew()
+            renewed.set()
+
+        monkeypatch.setattr(box, "_renew", deadlocked_at_first)
+        post(sqlite, carrier, "ann@ex.org")
+        assert renewed.wait(5)
+        carrier.may.set()
+    assert "could not renew" not in caplog.text
+
+
 def test_a_sender_that_is_held_up_holds_up_no_other_letter(sqlite: Database) -> None:
     slow, quick = Held(), Carrier()
     slow.name = "slow"
