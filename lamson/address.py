@@ -178,7 +178,7 @@ class _Reader:
         local, at, domain = bare.rpartition("@")
         if "=?" in bare and _ENCODED_WORD.search(bare):
             return  # RFC 2047 §5: no address has one in it
-        if bare.endswith("\\") or ('"' in bare and (not at or not _QUOTES_CLOSED.fullmatch(bare))):
+        if "\\" in domain or bare.endswith("\\") or ('"' in bare and (not at or not _QUOTES_CLOSED.fullmatch(bare))):
             return  # written among others it would swallow them
         if len(bare) > ADDRESS_OCTETS // 4 and len(bare.encode("utf-8", "surrogatepass")) > ADDRESS_OCTETS:
             return  # RFC 5321 §4.5.3.1.3: no server takes it

@@ -508,6 +508,7 @@ def _as_it_was_signed(mail: MailBase) -> tuple[list[str], bytes] | None:
     payload = _as_lines(raw_body(mail))
     if payload is None or not payload.isascii():
         return None
+    payload += b"" if payload.endswith(b"\r\n") else b"\r\n"  # as a message ends; one that was cut off is another for it
     line = parameters_line("Content-Type", mail.content_type, mail.content_encoding["Content-Type"][1])
     again = parse(utf8(f"{line}\r\n\r\n") + payload)
     return ([line], payload) if _have_same_parts(again, mail) else None
