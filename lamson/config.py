@@ -69,9 +69,16 @@ def _what(error: BaseException) -> str:
 def _remedy(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"Correct the name, or install it for {sys.executable}"
-    if isinstance(error, ImportError) and error.name == "config.settings":
-        return "Set it in config/settings.py, or let config/boot.py set it before Router.load"
+    if _wants_a_setting(error):
+        return "Set it in config/settings.py, or before Router.load in config/boot.py and, for tests, in config/testing.py"
     return ""
+
+
+def _wants_a_setting(error: BaseException) -> bool:
+    """Whether it is about a name that `config.settings` does not have: `from config.settings import name`, or `settings.name`."""
+    if isinstance(error, AttributeError):
+        return getattr(error.obj, "__name__", None) == "config.settings"
+    return isinstance(error, ImportError) and error.name == "config.settings"
 
 
 def _place(error: BaseException, project: str) -> str:

@@ -96,7 +96,19 @@ def test_a_setting_that_boot_did_not_set(project: Path) -> None:
     write(project / "config" / "boot.py", "from config.settings import relay\n")
     sentence = told(project)
     assert sentence.startswith("config/boot.py, line 1: ImportError: cannot import name 'relay'")
-    assert "before Router.load" in sentence
+    assert sentence.endswith(" or before Router.load in config/boot.py and, for tests, in config/testing.py")
+
+
+def test_a_setting_that_is_gone(project: Path) -> None:
+    write(project / "config" / "boot.py", "from config import settings\nsettings.handlers\n")
+    sentence = told(project)
+    assert sentence.startswith("config/boot.py, line 2: AttributeError: module 'config.settings' has no attribute 'handlers'. ")
+    assert "Set it in config/settings.py" in sentence
+
+
+def test_an_attribute_of_something_else_is_no_setting(project: Path) -> None:
+    write(project / "config" / "boot.py", "import json\njson.handlers\n")
+    assert told(project).endswith("module 'json' has no attribute 'handlers'.")
 
 
 def test_an_error_inside_a_library_is_blamed_on_the_line_that_called_it(project: Path) -> None:

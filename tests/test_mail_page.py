@@ -77,7 +77,7 @@ def page(default_router: RoutingBase, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "config", ModuleType("config"))
     monkeypatch.setitem(sys.modules, "config.settings", settings)
     monkeypatch.setitem(sys.modules, "page", ModuleType("page"))
-    templates = jinja2.DictLoader({"confirm.txt": "Please answer to {{ confirm_address }}.\n"})
+    templates = jinja2.DictLoader({"confirm.txt": "Please answer to {{ confirm_address }}@{{ host }}.\n"})
     monkeypatch.setattr(view, "LOADER", jinja2.Environment(loader=templates, undefined=jinja2.StrictUndefined))
     default_router.defaults(host="test\\.com")
     for example in blocks(PAGE, "python"):
@@ -134,7 +134,7 @@ def test_who_confirms_is_subscribed(page: Page) -> None:
     (question,) = page.sent()
     assert page.subscribed == []
     address = question["From"] or ""
-    assert re.search(r"Please answer to lamps-confirm-\w+\.", question.text)
+    assert re.search(r"Please answer to lamps-confirm-\w+@test\.com\.", question.text)
     page.deliver(b"\r\n", address, "eve@example.net")
     assert page.subscribed == []
     page.deliver(b"\r\n", address)
