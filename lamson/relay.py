@@ -133,7 +133,8 @@ class BaseRelay:
         recipients = _bare(To) if To is not None else _recipients(message, held)
         sender = _sender(message, From)
         if not recipients:
-            raise ValueError("There is nobody to send this to: give deliver() To, or the message a To header.")
+            why = "give deliver() To, or the message a To header" if To is None else "To is empty"
+            raise ValueError(f"There is nobody to send this to: {why}.")
         if sender is None:
             raise ValueError("There is nobody this is from: give deliver() From, or the message a From header.")
         if isinstance(message, MailRequest):

@@ -395,6 +395,13 @@ def test_a_restart_with_a_certificate_that_is_none_leaves_the_old_server_running
     project.send()
 
 
+def test_a_restart_with_a_port_that_is_none_leaves_the_old_server_running(project: Project) -> None:
+    project.well("start")
+    project.edit("config/settings.py", f'"port": {project.port}', f'"port": "{project.port}"')
+    assert f"a port is a number from 0 to 65535, and not '{project.port}'" in project.told("restart")
+    project.send()
+
+
 @pytest.mark.parametrize("port", ['"8823"', '"smtp"', "None", "70000"])
 def test_a_port_that_is_none(project: Project, port: str) -> None:
     project.edit("config/settings.py", f'"port": {project.port}', f'"port": {port}')

@@ -40,6 +40,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def one_line(text: str) -> str:
+    """The text with its line ends as spaces, for what is listed a line each."""
+    return " ".join(text.splitlines())
+
+
 def when(seconds: float) -> str:
     """A moment, given in seconds since 1970, in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

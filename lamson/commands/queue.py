@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lamson import config
+from lamson.commands import project
 from lamson.commands.style import command, option, switch
 from lamson.errors import ConfigError, SMTPError
 from lamson.mail import MailRequest
@@ -71,7 +72,7 @@ def count(mails: Queue, _: bool) -> None:
 
 
 def clear(mails: Queue, _: bool) -> None:
-    click.echo(f"Removed {mails.count()} messages.")
+    click.echo(f"Removed {project.counted(mails.count(), 'message')}.")
     mails.clear()
 
 
@@ -79,7 +80,7 @@ def list_all(mails: Queue, _: bool) -> None:
     for key in mails.keys():  # noqa: SIM118  # a queue is no dictionary
         message = mails.get(key)
         if message is not None:
-            reason = (mails.envelope(key) or {}).get("reason") or "-"
+            reason = project.one_line((mails.envelope(key) or {}).get("reason") or "-")
             click.echo(f"{key}  from {message.route_from or '<>'}  to {', '.join(message.route_to)}  {message['subject'] or '-'}  {reason}")
 
 
@@ -141,7 +142,7 @@ def route_one(mails: Queue, key: str, message: MailRequest) -> bool:
 def account(outcome: Outcome) -> str:
     """What became of it, in words."""
     if outcome.kept:
-        why = f"{type(outcome.error).__name__}: {outcome.error}" if outcome.error else "nobody took it"
+        why = project.one_line(f"{type(outcome.error).__name__}: {outcome.error}") if outcome.error else "nobody took it"
         return f"kept again as {outcome.kept}: {why}"
     if outcome.reply.code // 100 == 2:
         return f"handled by {', '.join(outcome.ran)}"

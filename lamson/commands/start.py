@@ -50,6 +50,7 @@ def load(boot: str) -> Any:
     if not hasattr(settings, "receiver"):
         raise ConfigError(f"{boot} sets no settings.receiver, so nothing would take mail. Write: settings.receiver = SMTPReceiver(**...)")
     check_templates()
+    check_port(settings)
     check_certificate(settings)
     if not routing.Router.routes:
         log.warning("There are no routes, so all mail is refused. Name the modules that handle mail in config/settings.py: handlers")
@@ -63,6 +64,14 @@ def check_templates() -> None:
     if isinstance(loader, jinja2.FileSystemLoader) and not any(map(os.path.isdir, loader.searchpath)):
         missing = ", ".join(map(os.path.abspath, loader.searchpath))
         raise ConfigError(f"The templates' directory is missing: {missing}. Make it, or correct template_config in config/settings.py")
+
+
+def check_port(settings: Any) -> None:
+    """The port of `receiver_config` is a number. The receiver would tell, too, but only after a restart has stopped the old one."""
+    wanted = getattr(settings, "receiver_config", None)
+    port = wanted.get("port", 0) if isinstance(wanted, dict) else 0
+    if port not in range(65536):
+        raise ConfigError(f"receiver_config: a port is a number from 0 to 65535, and not {port!r}. Correct it in config/settings.py")
 
 
 def check_certificate(settings: Any) -> None:

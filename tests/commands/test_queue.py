@@ -48,12 +48,19 @@ def test_remove_and_clear(lamson: Type, queue: Queue) -> None:
     assert lamson("queue", "-remove", key).out == f"Removed {key}.\n"
     assert lamson("queue", "-clear").out == "Removed 2 messages.\n"
     assert queue.count() == 0
+    queue.push(MESSAGE)
+    assert lamson("queue", "-clear").out == "Removed 1 message.\n"
 
 
 def test_list_tells_why(lamson: Type, queue: Queue) -> None:
     key = queue.push(MESSAGE, mail_from="me@example.com", rcpt_tos=["you@example.com"], reason="app.START raised ValueError")
     line = lamson("queue", "-list").out
     assert line == f"{key}  from me@example.com  to you@example.com  Hello  app.START raised ValueError\n"
+
+
+def test_list_is_a_line_for_each(lamson: Type, queue: Queue) -> None:
+    key = queue.push(MESSAGE, mail_from="", rcpt_tos=["you@example.com"], reason="IntegrityError: NOT NULL\n[SQL: INSERT]\n(more)")
+    assert lamson("queue", "-list").out == f"{key}  from <>  to you@example.com  Hello  IntegrityError: NOT NULL [SQL: INSERT] (more)\n"
 
 
 @pytest.mark.parametrize("verb", ["-get", "-remove"])
