@@ -136,14 +136,16 @@ class TestConversation:
         """Sends one message and returns the answer: the first new message in the queue in which the regex `expect` is found.
 
         Without `expect`, the first new message to this person, or None where nobody answered. Raises AssertionError that tells what
-        came instead.
+        came instead; its cause is what the handler raised.
         """
         before = set(self.queue.keys())
         told = self.deliver(To, self.From, Subject or self.Subject, Body)
         if expect is None:
             return next((each for each in self._new(before) if self.From.lower() in each.route_to), None)
         answer = self._await(expect, before)
-        assert answer is not None, self._what_came(expect, To, before, told)
+        if answer is None:
+            cause = next((outcome.error for outcome in told or [] if outcome.error), None)
+            raise AssertionError(self._what_came(expect, To, before, told)) from cause
         return answer
 
     def _await(self, expect: str, before: set[str]) -> mail.MailRequest | None:
@@ -207,10 +209,11 @@ def _as_read(message: mail.MailRequest) -> str:
 
 def _account(outcome: routing.Outcome) -> str:
     """What became of one delivery, in a sentence."""
-    ran = f"{', '.join(outcome.ran)} ran" if outcome.ran else "nothing ran"
+    what = f"{', '.join(outcome.ran)} ran" if outcome.ran else "nothing ran"
+    if outcome.error:
+        what = f"it ended with {type(outcome.error).__name__}: {outcome.error}"
     kept = f"; kept as undeliverable {outcome.kept}" if outcome.kept else ""
-    error = f"; {type(outcome.error).__name__}: {outcome.error}" if outcome.error else ""
-    return f"For {outcome.recipient} {ran}, the reply was {outcome.reply}{kept}{error}"
+    return f"For {outcome.recipient} {what}; the reply was {outcome.reply}{kept}"
 
 
 try:

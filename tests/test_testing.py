@@ -111,7 +111,8 @@ def test_what_say_tells_when_the_handler_failed(application: RoutingBase, caplog
     with pytest.raises(AssertionError) as raised:
         client(application).say("broken@test.com", "x", expect="x")
     assert "Nothing came in run/testing." in str(raised.value)
-    assert "ValueError: a fault in the handler" in str(raised.value)
+    assert "For broken@test.com it ended with ValueError: a fault in the handler; the reply was 250" in str(raised.value)
+    assert isinstance(raised.value.__cause__, ValueError)
     assert "kept as undeliverable" in str(raised.value)
 
 
