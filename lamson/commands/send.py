@@ -11,7 +11,8 @@ from lamson.smtp.client import Client
 
 
 @command("send")
-@option("port", "The server's port.", default=8825, type=click.IntRange(1, 65535), metavar="NUMBER")
+@option("port", "The server's port: 8823 is a new project's, 8825 that of `lamson log`.", default=8825, type=click.IntRange(1, 65535),
+        metavar="NUMBER")  # fmt: skip
 @option("host", "The server's name or address.", default="127.0.0.1")
 @option("username", "The name to log in with.", metavar="NAME")
 @option("password", "The password to log in with.")
