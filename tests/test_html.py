@@ -97,7 +97,9 @@ def test_addresses_in_the_text_are_links_where_wanted(text: str, found: list[str
     assert re.sub("</?a[^>]*>", "", page) == re.sub("</?a[^>]*>", "", markdown(text)), "the text is the same"
 
 
-@pytest.mark.parametrize("piece", ["http://", "http://[", "https://a/(", "https://a/)", "https://a.", "https://a/" + ")" * 1000 + " ", "[http://a"])
+@pytest.mark.parametrize(
+    "piece", ["http://", "http://[", "https://a/(", "https://a/)", "https://a.", "https://a/" + ")" * 1000 + " ", "[http://a"]
+)
 def test_addresses_are_found_in_time(piece: str) -> None:
     text = piece * (200_000 // len(piece))
     before = time.process_time()
@@ -669,6 +671,34 @@ def test_bombs_end(name: str) -> None:
 
 def test_what_is_nested_too_deeply_is_shown_as_text() -> None:
     assert re.sub(r"\s+", " ", sanitise("<div>" * 20_000 + "Dear & friend <script")) == "<p> Dear &amp; friend &lt;script</p>"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        '<div title="</div>">',
+        "<div><!--</div>-->",
+        "<span><p></span></p>",
+        "<span><div></span></div>",
+        "<p-x>",
+        "<svg><td>",
+    ],
+)
+def test_what_seems_to_be_closed_is_nested_all_the_same(piece: str) -> None:
+    assert re.findall("<[^>]*>", sanitise(piece * 20_000 + "deep")) == ["<p>", "</p>"], "shown as text"
+
+
+def test_formatting_that_is_opened_again_and_again_does_not_multiply() -> None:
+    source = "<p>" + "".join(f"<b title={number}>" for number in range(3_000)) + "</p>" + "<p>x</p>" * 3_000
+    cleaned = sanitise(source)
+    assert cleaned.count("<p>x</p>") == 3_000
+    assert len(cleaned) < 2 * len(source)
+
+
+def test_a_long_well_nested_page_is_what_it_was() -> None:
+    item = '<p><b>Item</b> <a href="https://lamson.example/">one <i title="&lt;b&gt;">two</i></a> <font color="red">three</font></p>'
+    assert sanitise(item * 500) == sanitise(item) * 500
+    assert re.findall(r"<(\w+)", sanitise(item)) == ["p", "b", "a", "i", "font"]
 
 
 def test_a_long_flat_newsletter_is_not_nested() -> None:
