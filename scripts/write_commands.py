@@ -27,14 +27,14 @@ a project's directory.
 
 
 def page() -> str:
-    context = click.Context(lamson, info_name="lamson")
+    context = click.Context(lamson, info_name="lamson", **lamson.context_settings)
     return "\n".join([OPENING, *(line for name in COMMANDS for line in section(name, context))])
 
 
 def section(name: str, parent: click.Context) -> Iterator[str]:
     command = lamson.get_command(parent, name)
     assert command is not None
-    context = click.Context(command, info_name=name, parent=parent)
+    context = click.Context(command, info_name=name, parent=parent, **command.context_settings)  # click keeps the help option of the first
     yield f"## lamson {name}\n"
     yield "```\n" + command.get_usage(context).removeprefix("Usage: ") + "\n```\n"
     yield inspect.cleandoc(command.help or "") + "\n"
