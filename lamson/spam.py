@@ -69,9 +69,10 @@ class Filter:
         try:
             return self.scorer.score(message)
         except ScorerError as error:
-            if self.unreachable == "defer":
+            defers = self.unreachable == "defer"
+            log.warning("no verdict of %s, so the message %s: %s", self.scorer.name, "is to come again" if defers else "passes", error)
+            if defers:
                 raise SMTPError(451, "The message could not be looked at now, try again later", "4.7.1", str(error)) from error
-            log.warning("no verdict of %s, so the message passes: %s", self.scorer.name, error)
             return Verdict("unsure", 0.0, (str(error),), self.scorer.name)
 
     def train_spam(self, message: MailRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,16 +189,17 @@ def test_a_scorer_that_is_gone_lets_mail_pass(tmp_path: Path, caplog: pytest.Log
     guarded = spam_filter(None, gone, tmp_path / "spam")(lambda message: message.verdict)
     found = guarded(request())
     assert (found.label, found.reasons) == ("unsure", ("nobody is there",))
-    assert "nobody is there" in caplog.text
+    assert "so the message passes: nobody is there" in caplog.text
 
 
-def test_or_has_the_client_try_again(app: RoutingBase, tmp_path: Path) -> None:
+def test_or_has_the_client_try_again(app: RoutingBase, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     queue = Queue(tmp_path / "spam")
     seen = handlers(app, {"scorer": Fixed(ScorerError("nobody is there")), "unreachable": "defer"}, queue)
     with pytest.raises(SMTPError) as refusal:
         app.deliver(request())
     assert refusal.value.code == 451
     assert "nobody" not in refusal.value.reply.text
+    assert ("lamson.spam", logging.WARNING, "no verdict of fixed, so the message is to come again: nobody is there") in caplog.record_tuples
     assert (seen, queue.count()) == ([], 0)
 
 
