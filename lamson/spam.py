@@ -16,6 +16,7 @@ import configparser
 import functools
 import inspect
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -130,10 +131,12 @@ def _scorer(settings: dict[str, Any], storage: Storage) -> Scorer:
     if wanted not in SCORERS:
         raise ConfigError(f'The spam filter has no scorer {wanted!r}: "scorer" is {_either(SCORERS)}, or an object with a method `score`.')
     kind = SCORERS[wanted]
-    _refuse_unknown(settings, [name for name in inspect.signature(kind).parameters if name != "database"])
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items() if name != "database"}
+    _refuse_unknown(settings, list(defaults))
+    given = {name: _fitting(name, value, defaults[name]) for name, value in settings.items()}
     try:
-        return kind(database_of(storage), **settings) if kind is BayesScorer else kind(**settings)
-    except (TypeError, ValueError) as error:
+        return kind(database_of(storage), **given) if kind is BayesScorer else kind(**given)
+    except ValueError as error:
         raise ConfigError(f"A setting of the spam filter is wrong: {error}") from error
 
 
@@ -177,12 +180,17 @@ def _read(config: Settings) -> dict[str, Any]:
         raise ConfigError(f"The spam filter's settings file {path} cannot be read: {error}") from error
     found = {name: parser["Categorization"][name] for name in ("ham_cutoff", "spam_cutoff") if parser.has_option("Categorization", name)}
     found |= dict(parser["lamson"]) if parser.has_section("lamson") else {}
-    return {name: _number(text) for name, text in found.items()}
+    return found
 
 
-def _number(text: str) -> Any:
-    """The number that a text is, or the text."""
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
+def _fitting(name: str, value: Any, default: Any) -> Any:
+    """The value of a setting, a number where the default is one: in a file all is text, also a password of digits."""
+    if not isinstance(default, int | float):
+        if value is None or isinstance(value, str):
+            return value
+        raise ConfigError(f"The spam filter's setting {name!r} is wrong: {value!r} is no text.")
+    with suppress(TypeError, ValueError, OverflowError):
+        number = type(default)(value)
+        if 0 <= number < math.inf:
+            return number
+    raise ConfigError(f"The spam filter's setting {name!r} is wrong: {value!r} is no number from 0 on, as {default} is.")

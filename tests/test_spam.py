@@ -313,6 +313,13 @@ def test_a_file_of_spambayes_is_named(tmp_path: Path) -> None:
         ({"cutoff": 3}, '"spam_cutoff"'),
         ({"ham_cutoff": 0.9, "spam_cutoff": 0.1}, "the first is the smaller"),
         ({"ham_cutoff": "low"}, "wrong"),
+        ({"least": "ten"}, "'least' is wrong: 'ten' is no number"),
+        ({"scorer": "rspamd", "seconds": -1}, "'seconds' is wrong: -1 is no number from 0 on"),
+        ({"scorer": "spamd", "seconds": "nan"}, "'seconds' is wrong"),
+        ({"scorer": "spamd", "port": None}, "'port' is wrong: None is no number"),
+        ({"scorer": "spamd", "socket": 783}, "'socket' is wrong: 783 is no text"),
+        ({"scorer": "spamd", "user": "two words"}, "no user's name"),
+        ({"scorer": "rspamd", "url": "localhost"}, "no URL of rspamd"),
         ({"unreachable": "ignore"}, '"defer"'),
         ({"scorer": Fixed(Verdict("ham", 0)), "spam_cutoff": 0.9}, "spam_cutoff"),
     ],
@@ -332,6 +339,12 @@ def test_a_settings_file(database: Database, tmp_path: Path) -> None:
     rc.write_text("[Headers]\ninclude_score: True\n[Categorization]\nham_cutoff: 0.10\nspam_cutoff = 0.99\n[lamson]\nleast = 3\n")
     scorer: Any = Filter(database, str(rc)).scorer
     assert (scorer.ham_cutoff, scorer.spam_cutoff, scorer.least) == (0.1, 0.99, 3)
+
+
+def test_a_password_of_digits_in_a_settings_file(tmp_path: Path) -> None:
+    (tmp_path / "spamrc").write_text("[lamson]\nscorer = rspamd\npassword = 007\nseconds = 2\n")
+    scorer: Any = Filter(None, tmp_path / "spamrc").scorer
+    assert (scorer.password, scorer.seconds) == ("007", 2.0)
 
 
 def test_a_settings_file_that_is_not_there_is_warned_of(database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
