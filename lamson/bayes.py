@@ -60,6 +60,8 @@ TRIES = 5
 #: The first line of what is exported, and characters of a token.
 HEADING: Mapping[str, int] = MappingProxyType({"lamson spam": 1})
 LONGEST_TOKEN = 255
+#: The largest count: what an INTEGER holds in every database.
+MOST = 2**31 - 1
 
 #: The token that is in every message: it counts them.
 EVERY = ""
@@ -366,14 +368,22 @@ def _read_rows(lines: Iterable[str]) -> Iterator[tuple[str | None, tuple[int, in
             match json.loads(line):
                 case dict(heading) if number == 1 and heading == HEADING:
                     continue
-                case [str(token), int(spam), int(ham)] if number > 1 and len(token) <= LONGEST_TOKEN and min(spam, ham) >= 0:
+                case [str(token), int(spam), int(ham)] if number > 1 and _is_token(token) and 0 <= min(spam, ham) <= max(spam, ham) <= MOST:
                     yield token, (spam, ham), None
-                case [str(id), bool(spam)] if number > 1 and len(id) == 64:
+                case [str(id), bool(spam)] if number > 1 and _FINGERPRINT.fullmatch(id):
                     yield None, (0, 0), {"id": id, "spam": spam, "learnt": time.time()}
                 case _:
                     raise ValueError(line[:60])
         except (ValueError, RecursionError) as error:
             raise ValueError(f"Line {number} is none of what lamson spam -export writes: {error}") from error
+
+
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
+
+
+def _is_token(text: str) -> bool:
+    """As `lamson.tokenizer` makes them: not every database takes NUL, and none a lone surrogate."""
+    return len(text) <= LONGEST_TOKEN and text.isprintable()
 
 
 def _as_counts(spam: bool, number: int) -> tuple[int, int]:

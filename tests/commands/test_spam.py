@@ -127,6 +127,11 @@ def test_it_is_not_learnt_twice(lamson: Type, learnt: Path) -> None:
         (['{"lamson spam": 1}', '["", 3, 3]', '["token", 1]'], 3),
         (['{"lamson spam": 1}', '["", 3, 3]', json.dumps(["x" * 300, 1, 1])], 3),
         (['{"lamson spam": 1}', '["", 3, 3]', '["abc", true]'], 3),
+        (['{"lamson spam": 1}', '["", 3, 3]', json.dumps(["x" * 64, True])], 3),
+        (['{"lamson spam": 1}', '["", 3, 3]', '["free", 2147483648, 0]'], 3),
+        (['{"lamson spam": 1}', '["", 3, 3]', f'["free", {"9" * 100}, 0]'], 3),
+        (['{"lamson spam": 1}', '["", 3, 3]', r'["\ud800", 1, 1]'], 3),
+        (['{"lamson spam": 1}', '["", 3, 3]', r'["\u0000", 1, 1]'], 3),
         (['{"lamson spam": 1}', '["", 3, 3]', "[" * 100_000], 3),
     ],
 )
