@@ -44,8 +44,11 @@ VERBS: dict[str, tuple[Callable[[Database, str | None], int], str]] = {
 
 
 def show(database: Database, recipient: str | None) -> None:
-    """Prints a line for each recipient, the oldest first."""
-    for row in rows.waiting(database, recipient):
+    """Prints a line for each recipient, the oldest first. That there is none is said to people, and no line for programs."""
+    waiting = rows.waiting(database, recipient)
+    if not waiting:
+        click.echo(f"Nothing waits to be sent{f' to {recipient}' if recipient else ''}.", err=True)
+    for row in waiting:
         state = "held back" if row.parked else "being sent" if row.owner else f"next try {project.when(row.due)}"
         why = f": {row.reply}" if row.reply else ""
         sender = row.mail_from or "<>"

@@ -155,6 +155,12 @@ def test_what_waits(lamson: Type, waiting: Database) -> None:
     assert lamson("outbox", "-list", "-for", "Two@example.com").out.startswith("two@example.com")
 
 
+def test_that_nothing_waits_is_said_and_is_no_line(lamson: Type, database: Database) -> None:
+    done = lamson("outbox")
+    assert (done.status, done.out, done.err) == (0, "", "Nothing waits to be sent.\n")
+    assert lamson("outbox", "-for", "One@example.com").err == "Nothing waits to be sent to one@example.com.\n"
+
+
 def test_it_is_held_and_released(lamson: Type, waiting: Database) -> None:
     assert lamson("outbox", "-hold", "-for", "one@example.com").out == "Holds back: mail for 1 recipient.\n"
     assert "held back" in lamson("outbox", "-for", "one@example.com").out
