@@ -457,7 +457,10 @@ _PROPERTIES = re.compile(
     r"|(margin|padding)(-top|-right|-bottom|-left)?|(min-|max-)?(width|height)|float|clear|table-layout"
     r"|border(-top|-right|-bottom|-left)?(-color|-style|-width)?|border-(collapse|spacing|radius)"
 )
+_PLAIN_PARTS = {"ident", "hash", "string", "whitespace", "literal"}
 _FUNCTIONS = {"rgb", "rgba", "hsl", "hsla"}
+#: A colour is made of numbers, without anything nested: of that, a thousand levels would be more than Python's stack.
+_ARGUMENTS = {"number", "dimension", "percentage", "ident", "whitespace", "literal"}
 _SCHEMES = {"http", "https", "mailto", "tel", "cid", "data"}
 _LINK = re.compile(r"(?:https?|mailto|tel):", re.IGNORECASE)
 _REMOTE = re.compile(r"https?:", re.IGNORECASE)
@@ -548,9 +551,9 @@ def _style(source: str) -> str:
 def _only_looks(declaration: tinycss2.ast.Declaration) -> bool:
     """No function but those of colours, no address; and nothing negative, which would move it out of its place."""
     return _PROPERTIES.fullmatch(declaration.lower_name) is not None and all(
-        part.type in ("ident", "hash", "string", "whitespace", "literal")
+        part.type in _PLAIN_PARTS
         or (part.type in ("number", "dimension", "percentage") and part.value >= 0)
-        or (part.type == "function" and part.lower_name in _FUNCTIONS)
+        or (part.type == "function" and part.lower_name in _FUNCTIONS and all(each.type in _ARGUMENTS for each in part.arguments))
         for part in declaration.value
     )
 
