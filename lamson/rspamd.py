@@ -42,6 +42,8 @@ class RspamdScorer(Scorer):
         place = urlsplit(url)
         if place.scheme not in ("http", "https") or not place.hostname:
             raise ValueError(f"{url!r} is no URL of rspamd; write http://127.0.0.1:11333")
+        if password is not None and not (password.isascii() and password.isprintable()):
+            raise ValueError("rspamd's password is sent in a header: it takes printable ASCII.")
         self.url = url
         self.password = password
         self.seconds = seconds

@@ -234,7 +234,13 @@ def test_spamd_at_a_socket_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"scorer": "rspamd", "url": "127.0.0.1:11333"}, {"scorer": "spamd", "user": "joe\r\nX: y"}, {"scorer": "spamd", "spam_cutoff": 1}],
+    [
+        {"scorer": "rspamd", "url": "127.0.0.1:11333"},
+        {"scorer": "rspamd", "password": "schlüssel"},
+        {"scorer": "rspamd", "password": "x\r\nIP: 127.0.0.1"},
+        {"scorer": "spamd", "user": "joe\r\nX: y"},
+        {"scorer": "spamd", "spam_cutoff": 1},
+    ],
 )
 def test_settings_that_are_wrong(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
