@@ -76,8 +76,10 @@ def examples(path: str) -> mailbox.Mailbox:
 
 
 def is_mbox(path: str) -> bool:
+    """Also a file in which nothing is, as a mail program leaves a folder without mail."""
     with open(path, "rb") as file:
-        return file.read(5) == b"From "
+        begins = file.read(1000).lstrip()
+    return not begins or begins.startswith(b"From ")
 
 
 def change(path: str, doing: str, learn: Callable[[list[MailRequest]], int], says: str) -> None:

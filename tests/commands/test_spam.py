@@ -75,6 +75,13 @@ def learnt(lamson: Type, here: Path) -> Path:
     return here
 
 
+@pytest.mark.parametrize(("text", "number"), [("", 0), ("\n\nFrom ann@example.com Mon Jan  1 00:00:00 2024\nSubject: x\n\nOne.\n", 1)])
+def test_an_mbox_without_mail_and_one_below_blank_lines(lamson: Type, here: Path, text: str, number: int) -> None:
+    Path("mbox").write_text(text)
+    assert lamson("spam", "-db", DB, "-ham", "mbox").status == 0
+    assert counts() == (0, number)
+
+
 def test_a_score_and_its_words(lamson: Type, learnt: Path) -> None:
     said = lamson("spam", "-db", DB, "-score", "spam.eml").out.splitlines()
     assert said[0].startswith("spam, 1.000, by ")
