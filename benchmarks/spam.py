@@ -15,7 +15,6 @@ spam; 300 messages a second. With `--halves` nothing is aimed at.
 from __future__ import annotations
 
 import argparse
-import email.utils
 import math
 import random
 import sys
@@ -87,10 +86,8 @@ def halves(all_examples: list[Example]) -> Iterator[tuple[list[Example], list[Ex
 
 def sent(example: Example) -> float:
     """When it says to have been sent; 0 when it says nothing that can be read."""
-    try:
-        return email.utils.parsedate_to_datetime(example.message.get("Date") or "").timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
+    date = example.message.date
+    return date.timestamp() if date else 0.0
 
 
 @dataclass
