@@ -249,6 +249,12 @@ _FORGET_RECEIPT = sa.delete(Receipt.__table__).where(  # type: ignore[arg-type]
 )
 
 
+_LACKS = (
+    "The table %s in %s lacks %s. No start changes a table that is there, so mail that needs it will be put off: "
+    "add it with ALTER TABLE, or with a tool for migrations such as Alembic."
+)
+
+
 # -- the database -----------------------------------------------------------------------------------------------------------------
 
 
@@ -345,10 +351,23 @@ class Database:
             raise diagnosed from error
 
     def create_all(self, *metadata: sa.MetaData) -> None:
-        """Makes the tables that are missing, Lamson's and those of the application's `metadata`. Raises DatabaseError."""
+        """Makes the tables that are missing, Lamson's and those of the application's `metadata`. Raises DatabaseError.
+
+        A table that is there is left as it is; the log warns of columns that the application's classes have and it has not.
+        """
         for tables in (Base.metadata, *metadata):
             self._create(tables)
         self.check()
+        for tables in metadata:
+            self._warn_of_missing_columns(tables)
+
+    def _warn_of_missing_columns(self, tables: sa.MetaData) -> None:
+        found = sa.inspect(self.engine)
+        for table in tables.sorted_tables:
+            there = {column["name"] for column in found.get_columns(table.name, table.schema)}
+            missing = ", ".join(column.name for column in table.columns if column.name not in there)
+            if missing:
+                log.warning(_LACKS, table.name, self.name, missing)
 
     def _create(self, tables: sa.MetaData) -> None:
         """Another process may make a table between our look and our attempt, each time another; what is wrong for good fails again."""

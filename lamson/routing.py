@@ -205,6 +205,8 @@ class RoutingBase:
 
     def route(self, format: str, **captures: str) -> Callable[[F], F]:
         """Handles addresses of this format: `(name)` is a capture, the rest is a regex. Stacked routes match from top to bottom."""
+        if not isinstance(format, str):
+            raise RoutingError(f'@route on {_name(format)} says no address: write @route("list@(host)") with the one that it handles.')
 
         def apply(function: F) -> F:
             self._register(function, [(format, captures)])

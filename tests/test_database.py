@@ -403,6 +403,16 @@ def test_create_all_is_repeatable_and_marks_the_version(database: Database) -> N
     assert database.schema_version() == SCHEMA_VERSION
 
 
+def test_a_column_that_a_table_lacks_is_told_at_the_start(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """The first change that people make to a model; it was noticed with the first message only."""
+    database.create_all(AppBase.metadata)
+    assert "lacks" not in caplog.text
+    grown = sa.MetaData()
+    sa.Table("app_row", grown, sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", sa.String(9)), sa.Column("since", sa.Float))
+    database.create_all(grown)
+    assert f"The table app_row in {database.name} lacks since. No start changes a table that is there" in caplog.text
+
+
 @pytest.mark.parametrize("kind", databases.KINDS)
 def test_processes_that_start_together_make_the_tables_together(kind: str, tmp_path: Path) -> None:
     """Each of several workers finds another table made by one of the others."""

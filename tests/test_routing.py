@@ -178,6 +178,13 @@ def test_decorators_refuse_what_is_no_function_of_a_module(router: RoutingBase) 
             def START(self, message: Any) -> None: ...
 
 
+def test_route_without_its_address_is_refused(router: RoutingBase) -> None:
+    with pytest.raises(RoutingError, match=r'@route on .*START says no address: write @route\("list@\(host\)"\)'):
+
+        @router.route  # type: ignore[arg-type]
+        def START(message: Any) -> None: ...
+
+
 def test_wrong_use_is_both_a_type_error_and_an_assertion_error(router: RoutingBase) -> None:
     def unrouted(message: Any) -> None: ...
 

@@ -308,6 +308,8 @@ def check_options(host: str | None, port: int, ssl: bool, starttls: bool | None,
         raise TypeError("ssl is TLS from the start, starttls begins it later: set one of them.")
     if ssl and lmtp:
         raise TypeError("LMTP has no TLS from the start: use starttls, or leave ssl out.")
+    if not isinstance(port, int):
+        raise TypeError(f"The port of {host or 'the relay'} is a number, as 25, and not {port!r}.")
     if not 0 < port < 65536:
         raise ValueError(f"The port of {host or 'the relay'} must be between 1 and 65535, not {port}.")
 

@@ -419,6 +419,11 @@ def test_a_server_that_drips_is_held_to_the_time_of_the_whole_reply() -> None:
     assert isinstance(error, TransientError)
 
 
+def test_a_port_that_is_no_number_is_told() -> None:
+    with pytest.raises(TypeError, match=r"The port of mx\.test is a number, as 25, and not '8825'\."):
+        Client("mx.test", "8825")  # type: ignore[arg-type]
+
+
 def test_a_refused_connection_is_transient() -> None:
     with Client("127.0.0.1", free_port(), timeout=2) as client:
         error = only(client.send(ME, [YOU], DATA))
