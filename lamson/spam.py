@@ -125,10 +125,10 @@ def spam_filter(
 def _scorer(settings: dict[str, Any], storage: Storage) -> Scorer:
     """What the setting "scorer" names, made with the other settings; or the scorer of one's own that it is."""
     wanted = settings.pop("scorer", "bayes")
-    if not isinstance(wanted, str):
+    if not isinstance(wanted, str) and hasattr(wanted, "score"):
         _refuse_unknown(settings, [])
         return wanted  # type: ignore[no-any-return]
-    if wanted not in SCORERS:
+    if not isinstance(wanted, str) or wanted not in SCORERS:
         raise ConfigError(f'The spam filter has no scorer {wanted!r}: "scorer" is {_either(SCORERS)}, or an object with a method `score`.')
     kind = SCORERS[wanted]
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items() if name != "database"}

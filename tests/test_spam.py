@@ -310,6 +310,7 @@ def test_a_file_of_spambayes_is_named(tmp_path: Path) -> None:
     ("config", "says"),
     [
         ({"scorer": "bogofilter"}, '"bayes"'),
+        ({"scorer": 5}, "an object with a method `score`"),
         ({"cutoff": 3}, '"spam_cutoff"'),
         ({"ham_cutoff": 0.9, "spam_cutoff": 0.1}, "the first is the smaller"),
         ({"ham_cutoff": "low"}, "wrong"),
