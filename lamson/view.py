@@ -217,17 +217,25 @@ class _Foreign:
 
 
 def _all_text(message: MailRequest) -> str:
-    """All of it that a handler may have copied into a header: the envelope, decoded headers, the text and the HTML."""
+    """All of it that a handler may have copied into a header: the envelope, decoded headers, the names of files, the text and the HTML."""
     envelope = [str(message.From), str(message.To), str(message.recipient), str(message.Peer)]
     headers = [f"{name}: {value}" for name, value in message.items()]
-    bodies = [message.raw.decode("ascii")] if _is_as_it_reads(message.raw) else [message.text, message.html or ""]
-    return "\n".join([*envelope, *headers, *bodies])
+    if _is_as_it_reads(message.raw):
+        return "\n".join([*envelope, *headers, message.raw.decode("ascii")])
+    files = [part.filename or "" for part in (message.base, *message.walk())]
+    text = "\n".join([*envelope, *headers, *files, message.text, message.html or ""])
+    return "\n".join([text, text.replace("\\", "")])  # a name in quotes is read without them (RFC 5322 §3.2.4)
+
+
+#: What something else stands for: encodings, encoded words, quoted pairs; and parameters in another charset or in pieces (RFC 2231).
+_ENCODED = (b"encoding", b"charset", b"html", b"=?", b"\\")
+_PARAMETER = re.compile(rb"\*\d*=")
 
 
 def _is_as_it_reads(raw: bytes) -> bool:
     """Plain ASCII in which nothing can stand for something else, so that its octets are its text."""
     lowered = raw.lower()
-    return raw.isascii() and not any(sign in lowered for sign in (b"encoding", b"charset", b"html", b"=?"))
+    return raw.isascii() and not any(sign in lowered for sign in _ENCODED) and _PARAMETER.search(raw) is None
 
 
 # -- Jinja2

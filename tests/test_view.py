@@ -274,7 +274,9 @@ def test_nothing_in_a_value_is_evaluated_or_starts_a_header(trick: str) -> None:
         assert not [line for line in head.split(b"\n") if line.lower().startswith((b"bcc", b"x:", b"z:"))]
 
 
-@pytest.mark.parametrize("where", ["subject", "body", "sender", "encoded word", "base64", "html", "utf-7"])
+@pytest.mark.parametrize(
+    "where", ["subject", "body", "sender", "encoded word", "base64", "html", "utf-7", "quoted pair", "file", "file in pieces"]
+)
 def test_a_placeholder_out_of_the_message_is_left_alone(where: str) -> None:
     """`Subject="Re: " + message["subject"]`, as handlers write it."""
     place = "%(secret)s"
@@ -285,6 +287,15 @@ def test_a_placeholder_out_of_the_message_is_left_alone(where: str) -> None:
         "encoded word": lambda: received(subject="=?utf-8?q?=25=28secret=29s?="),
         "base64": lambda: MailRequest("", "a@b.c", "d@e.f", b"Content-Transfer-Encoding: base64\r\n\r\nJShzZWNyZXQpcw==\r\n"),
         "html": lambda: MailRequest("", "a@b.c", "d@e.f", b"Content-Type: text/html\r\n\r\n<p>&#37;(secret)s</p>\r\n"),
+        "quoted pair": lambda: MailRequest("", "a@b.c", "d@e.f", b'From: "%(se\\cret)s" <a@b.c>\r\n\r\nx\r\n'),
+        "file": lambda: MailRequest("", "a@b.c", "d@e.f", b"Content-Disposition: attachment; filename*=utf-8''%25%28secret%29s\r\n\r\nx"),
+        "file in pieces": lambda: MailRequest(
+            "",
+            "a@b.c",
+            "d@e.f",
+            b'Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Disposition: attachment; filename*1="%(sec"; '
+            b'filename*2="ret)s"\r\n\r\nx\r\n--b--\r\n',
+        ),
         "utf-7": lambda: MailRequest("", "a@b.c", "d@e.f", b"Content-Type: text/plain; charset=utf-7\r\n\r\n+ACU-(secret)s\r\n"),
     }[where]()
     given = variables(message=message, secret="swordfish")
