@@ -468,8 +468,10 @@ _SMALL_IMAGE = re.compile(r"data:image/(?:png|gif|jpeg|webp);base64,", re.IGNORE
 _CID = re.compile(r"cid:", re.IGNORECASE)
 #: A tag, or what looks like one in a comment or an attribute; its name ends as in HTML §13.2.5.8.
 _OPEN_OR_CLOSE = re.compile(r"<(/?)([a-zA-Z][^\t\n\f\r />]*)")
-#: Elements that end by themselves, at once or where the next begins: however many there are, they lie side by side. Not in SVG or MathML.
-_SIDE_BY_SIDE = {"area", "br", "col", "dd", "dt", "hr", "img", "input", "li", "link", "meta", "p", "td", "th", "tr", "wbr"}
+#: Elements that end by themselves, at once or where the next begins: however many there are, they lie side by side.
+_SIDE_BY_SIDE = {"area", "br", "col", "hr", "img", "input", "li", "link", "meta", "p", "td", "th", "tr", "wbr"}
+#: Where one of these is, they may not: a <td> in SVG is any element, and a <dd> does not end a <li>, nor that a <dd>.
+_NESTING = ("svg", "math", "dd", "dt")
 #: Elements that a parser opens again wherever something ended before they did (HTML §13.2.4.3).
 _FORMATTING = {"a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u"}
 _FORMATTING_TAG = re.compile(rf"<(/?)({'|'.join(sorted(_FORMATTING))})(?=[\t\n\f\r />])", re.IGNORECASE)
@@ -565,7 +567,7 @@ def _size(source: str) -> tuple[int, int, int]:
     """
     tags = [(closing, name.lower()) for closing, name in _OPEN_OR_CLOSE.findall(source)]
     opened = Counter(name for closing, name in tags if not closing)
-    flat = _SIDE_BY_SIDE if opened.keys().isdisjoint(("svg", "math")) else ()
+    flat = _SIDE_BY_SIDE if opened.keys().isdisjoint(_NESTING) else ()
     return len(tags), opened.total() - sum(opened[name] for name in flat), sum(opened[name] for name in _FORMATTING)
 
 
