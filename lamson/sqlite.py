@@ -259,7 +259,8 @@ def _fault(error: sqlite3.Error) -> Fault:
 
 
 def _merged(writes: Sequence[Write]) -> list[Write]:
-    """Rows of several inserts into one table become one insert; each statement costs a way to SQLite and back."""
+    """Rows of several inserts into one table become one insert; each statement costs a way to SQLite and back. So an insert may come before
+    what stood before it, as the deletion of an expired receipt: that fails, and then each commits alone, in its own order."""
     merged: list[Write] = []
     places: dict[Any, int] = {}
     for write in writes:
