@@ -18,10 +18,14 @@ from typing import Any
 #: What this thread is working on: anything with an `id`. None between messages.
 CURRENT: ContextVar[Any] = ContextVar("lamson_current", default=None)
 
+#: Of our own: an application may seed that of `random`, and ids would come again. A child process begins anew.
+_CHANCE = random.Random()
+os.register_at_fork(after_in_child=_CHANCE.seed)
+
 
 def new_id() -> str:
     """A short id that no other message of this machine has: 12 hexadecimal digits of chance. No secret: it can be foreseen."""
-    return f"{random.getrandbits(48):012x}"  # the system's randomness costs a call of the system, and other threads run meanwhile
+    return f"{_CHANCE.getrandbits(48):012x}"  # the system's randomness costs a call of the system, and other threads run meanwhile
 
 
 class working_on:

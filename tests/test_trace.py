@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,27 @@ def log(handler: LogFile) -> logging.Logger:
     log = logging.Logger("a log of the test's own", logging.INFO)
     log.addHandler(handler)
     return log
+
+
+def test_no_id_comes_again_where_an_application_seeds_its_chance() -> None:
+    """Messages of the outbox are named by them: one that came again would not be committed while the first still waits."""
+    random.seed(1)
+    first = trace.new_id()
+    random.seed(1)
+    assert trace.new_id() != first
+
+
+def test_a_child_process_has_ids_of_its_own() -> None:
+    receive, send = os.pipe()
+    if os.fork() == 0:
+        os.write(send, trace.new_id().encode())
+        os._exit(0)
+    os.wait()
+    here, there = trace.new_id(), os.read(receive, 100).decode()
+    os.close(receive)
+    os.close(send)
+    assert len(there) == len(here) == 12
+    assert there != here
 
 
 def test_a_line_carries_its_deliverys_id(log: logging.Logger, file: Path) -> None:
