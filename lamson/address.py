@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lamson.errors import AddressError
@@ -42,17 +42,21 @@ _SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9@._+=-]*")
 _UNSAFE_NAME = re.compile(r"[^a-z0-9@._+=-]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
-# Most headers hold one mailbox in one of two plain shapes; these two read them at once.
+# Most headers hold one mailbox in one of two plain shapes; these two read them at once. The third is for long lists of such.
 _BARE = re.compile(r"\s*([A-Za-z0-9._+=-]+)@([A-Za-z0-9.-]+)\s*")
 _NAMED = re.compile(
     r"""\s*+(?:"([\w .,@'()+-]*+)"|([\w'+-]++(?:[ .]++[\w'+-]++)*+\.?))?\s*+<([A-Za-z0-9._+=-]++)@([A-Za-z0-9.-]++)>\s*+"""
 )
+_ATOMS = r"""[^\s\x00-\x1f\x7f-\x9f"(),:;<>\[\]\\@?]++"""
+_LISTED = re.compile(rf"(?:\s*+({_ATOMS})(?:@({_ATOMS}))?\s*+|{_NAMED.pattern}),(?:\s*+,)*+")
 
 _TOKEN = re.compile(
     r"""
       (?P<quoted> " [^"\\]*+ (?: \\. [^"\\]*+ )*+ " )
     | (?P<space>  [\s\x00-\x1f\x7f]++ )
-    | (?P<word>   =\?[^?\s]++\?[bBqQ]\?[^?\s]*+\?= | (?: [^\s\x00-\x1f\x7f"(),:;<>\[\]\\@] | \\. )++ | \[ [^\[\]\\<>,;]*+ \] )
+    | (?P<word>   =\?[^?\s]++\?[bBqQ]\?[^?\s]*+\?=
+                | (?: [^\s\x00-\x1f\x7f"(),:;<>\[\]\\@] | \\. )++ (?: @ (?!=\?) [^\s\x00-\x1f\x7f"(),:;<>\[\]\\@]++ )*+
+                | \[ [^\[\]\\<>,;]*+ \] )
     | (?P<comma>  ,(?: \s*+, )*+ )
     | (?P<mark>   . )
     """,
@@ -92,23 +96,8 @@ def parse(text: str) -> list[Address]:
         if named := _NAMED.fullmatch(text):
             return [Address((named[1] or named[2] or "").strip(), named[3], named[4])]
     reader = _Reader()
-    for kind, token in _tokens(text[:LONGEST_LIST]):
-        reader.take(kind, token)
-    reader.end_mailbox()
+    reader.read(text[:LONGEST_LIST])
     return reader.found
-
-
-def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """(kind, token) for all of the text. A parenthesis that nothing closes is a mark, and so are those after it: one scan, not many."""
-    at, closed = 0, True
-    while found := _TOKEN.match(text, at):
-        kind, token, at = found.lastgroup or "mark", found[0], found.end()
-        if token == "(" and closed:
-            end = _comment_end(text, at)
-            closed = end is not None
-            if end is not None:
-                kind, token, at = "comment", text[at : end - 1], end
-        yield kind, token
 
 
 def _comment_end(text: str, start: int) -> int | None:
@@ -133,17 +122,36 @@ class _Reader:
         self.comment = ""
         self.done = False  # this mailbox had its angle brackets already
 
-    def take(self, kind: str, token: str) -> None:
-        if kind == "comment":
-            self.comment = self.comment or token
-        elif kind == "comma":
-            self._mark(",")
-        elif kind == "mark" and token in "<>;:":
-            self._mark(token)
-        elif kind != "space":
-            (self.words if self.angle is None else self.angle).append(token)
-        elif self.angle is None:
-            self.words.append(" ")
+    def read(self, text: str) -> None:
+        """All of the text. A parenthesis that nothing closes is a mark, and so are those after it: one scan, not many."""
+        at, closed = self._take_plain(text, 0), True
+        while found := _TOKEN.match(text, at):
+            kind, token, at = found.lastgroup, found[0], found.end()
+            if kind == "space":
+                if self.angle is None:
+                    self.words.append(" ")
+            elif kind == "comma":
+                self._mark(",")
+                at = self._take_plain(text, at) if self.angle is None else at
+            elif kind == "mark" and token in "<>;:":
+                self._mark(token)
+            elif token == "(" and closed and (end := _comment_end(text, at)):
+                self.comment, at = self.comment or text[at : end - 1], end
+            else:
+                closed = closed and token != "("
+                (self.words if self.angle is None else self.angle).append(token)
+        self._end_mailbox()
+
+    def _take_plain(self, text: str, at: int) -> int:
+        """The plain mailboxes of a list that stand here, each with its comma. Returns where they end."""
+        while (plain := _LISTED.match(text, at)) and _is_short(plain[0]):
+            local, domain, quoted, phrase, named_local, named_domain = plain.groups("")
+            if local:
+                self.found.append(Address("", local, domain))
+            else:
+                self.found.append(Address(quoted.strip() or " ".join(phrase.split()), named_local, named_domain))
+            at = plain.end()
+        return at
 
     def _mark(self, mark: str) -> None:
         route = self.angle is not None and self.angle[:1] == ["@"]
@@ -156,14 +164,14 @@ class _Reader:
         elif route and mark in ",:":
             self.angle = [] if mark == ":" else self.angle
         elif mark != ":":
-            self.end_mailbox()
+            self._end_mailbox()
 
     def _end_angle(self) -> None:
         if self.angle is not None:
             self._add(_phrase(_words(self.words)), "".join(self.angle))
             self.words, self.angle, self.done = [], None, True
 
-    def end_mailbox(self) -> None:
+    def _end_mailbox(self) -> None:
         self._end_angle()
         words = _words(self.words)
         at = next((at for at in reversed(range(len(words))) if "@" in words[at] and not _is_quoted(words[at])), None)
@@ -180,7 +188,7 @@ class _Reader:
             return  # RFC 2047 §5: no address has one in it
         if "\\" in domain or bare.endswith("\\") or ('"' in bare and (not at or not _QUOTES_CLOSED.fullmatch(bare))):
             return  # written among others it would swallow them
-        if len(bare) > ADDRESS_OCTETS // 4 and len(bare.encode("utf-8", "surrogatepass")) > ADDRESS_OCTETS:
+        if not _is_short(bare):
             return  # RFC 5321 §4.5.3.1.3: no server takes it
         if not at:
             local, domain = domain, ""
@@ -189,6 +197,10 @@ class _Reader:
         if _is_quoted(local) and _DOT_ATOM.fullmatch(_unquoted(local)):
             local = _unquoted(local)  # RFC 5321 §4.1.2: the quotes mean nothing then
         self.found.append(Address(display, _clean(local), _clean(domain)))
+
+
+def _is_short(bare: str) -> bool:
+    return len(bare) <= ADDRESS_OCTETS // 4 or len(bare.encode("utf-8", "surrogatepass")) <= ADDRESS_OCTETS
 
 
 def _words(tokens: list[str]) -> list[str]:

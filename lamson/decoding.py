@@ -48,9 +48,10 @@ class Reading:
     def detect(self, data: bytes) -> str:
         """The codec in which undeclared 8-bit text seems to be written; the same for the same text, whenever it is asked for."""
         sample = data[:DETECTION_OCTETS]
-        if sample not in self.detected and len(self.detected) < DETECTIONS:
-            self.detected[sample] = _detect(sample)
-        return self.detected.get(sample) or next(reversed(self.detected.values()))
+        known = self.detected.get(sample)
+        if known is None and len(self.detected) < DETECTIONS:
+            known = self.detected[sample] = _detect(sample)
+        return known or next(reversed(self.detected.values()))
 
 
 # -- charsets
@@ -124,41 +125,46 @@ def decode_text(data: bytes, charset: str | None, reading: Reading) -> str:
         reading.note(f"unknown charset {charset[:60]!r}")
     if data.isascii() and (codec is None or codec in _ASCII_BELOW_128):
         return data.decode("ascii")
-    first = ("utf_8", codec) if reading.utf8_first else (codec, "utf_8")
-    for candidate in dict.fromkeys(first):
-        text = _attempt(data, candidate)
-        if text is not None:
-            if candidate != codec:
-                reading.note("8-bit text that declares no charset, read as UTF-8" if not codec else f"text is not {codec} but UTF-8")
-            return text
-    return _decode_damaged(data, codec, reading)
+    declared = None if codec == "utf_8" else codec
+    if declared and not reading.utf8_first and (text := _attempt(data, declared)) is not None:
+        return text
+    utf8 = data.decode("utf_8", "replace")
+    if "\ufffd" not in utf8 or utf8.count("\ufffd") == data.count(_REPLACEMENT):
+        if codec != "utf_8":
+            reading.note("8-bit text that declares no charset, read as UTF-8" if not codec else f"text is not {codec} but UTF-8")
+        return utf8
+    if declared and reading.utf8_first and (text := _attempt(data, declared)) is not None:
+        return text
+    return _decode_damaged(data, declared, utf8, reading)
 
 
-def _attempt(data: bytes, codec: str | None) -> str | None:
-    if codec is None:
-        return None
-    for candidate in (_SUPERSETS.get(codec), codec):
+#: The replacement character itself in UTF-8: where it does not stand for an octet that is none.
+_REPLACEMENT = "\ufffd".encode()
+
+
+def _attempt(data: bytes, codec: str) -> str | None:
+    for candidate in (_SUPERSETS[codec], codec) if codec in _SUPERSETS else (codec,):
         try:
-            if candidate:
-                return _without_surrogates(data.decode(candidate), candidate)
+            text = data.decode(candidate)
         except UnicodeError:
-            pass
+            continue
+        return _without_surrogates(text) if codec == "utf_7" else text
     return None
 
 
-def _without_surrogates(text: str, codec: str) -> str:
+def _without_surrogates(text: str) -> str:
     """UTF-7 alone can bring forth lone surrogates."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if codec == "utf_7" else text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _decode_damaged(data: bytes, codec: str | None, reading: Reading) -> str:
+def _decode_damaged(data: bytes, codec: str | None, utf8: str, reading: Reading) -> str:
     """Text that is neither what it declares nor UTF-8. A few bad octets are replaced; with many the declaration is not believed."""
-    for candidate in dict.fromkeys((codec, "utf_8")):
-        if candidate and candidate != "ascii":
-            text = _without_surrogates(data.decode(candidate, "replace"), candidate)
-            if text.count("\ufffd") * 3 < len(text) - len(text.encode("ascii", "ignore")):
-                reading.note(f"{candidate} text with bad octets, replaced")
-                return text
+    for candidate in ("utf_8",) if codec in (None, "ascii") else (codec, "utf_8"):
+        text = utf8 if candidate == "utf_8" else data.decode(candidate, "replace")
+        text = _without_surrogates(text) if candidate == "utf_7" else text
+        if text.count("\ufffd") * 3 < len(text) - len(text.encode("ascii", "ignore")):
+            reading.note(f"{candidate} text with bad octets, replaced")
+            return text
     detected = reading.detect(data)
     reading.note(f"8-bit text that is neither what it declares nor UTF-8, read as {detected}")
     return data.decode(detected, "replace")
@@ -213,16 +219,19 @@ def decode_base64(data: bytes, reading: Reading) -> bytes:
     return binascii.a2b_base64(octets + b"=" * (-len(octets) % 4))
 
 
+_UU_LINE = re.compile(rb"(?<![^\r\n])(?!begin |end)[ \t\x0b\x0c]*+[^\s][^\r\n]*+")
+
+
 def _decode_uu(data: bytes, reading: Reading) -> bytes:
-    out = []
-    for line in data.splitlines():
-        if line.startswith((b"begin ", b"end")) or not line.strip():
-            continue
-        try:
-            out.append(binascii.a2b_uu(line))
-        except binascii.Error:
-            reading.note("damaged uuencoding")
-    return b"".join(out)
+    return b"".join([_decode_uu_line(line, reading) for line in _UU_LINE.findall(data)])
+
+
+def _decode_uu_line(line: bytes, reading: Reading) -> bytes:
+    try:
+        return binascii.a2b_uu(line)
+    except binascii.Error:
+        reading.note("damaged uuencoding")
+        return b""
 
 
 IDENTITY = ("", "7bit", "8bit", "binary")

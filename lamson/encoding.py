@@ -12,13 +12,13 @@ Knows no envelope, no routes, no files but those handed in. `lamson.mail` puts `
 
 from __future__ import annotations
 
-import base64
 import binascii
 import email.message
 import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import IO, Any
 
@@ -380,35 +380,59 @@ def _with_newlines(data: bytes) -> bytes:
 
 def to_bytes(mail: MailBase, leave_out: Iterable[str] = ()) -> bytes:
     """The canonical form with CRLF, without the headers named. Raises `EncodingError` for text that is neither ASCII nor Unicode."""
-    content, payload = _write_content(mail)
+    content = _write_content(mail)
     lines = _written_headers(mail, _CONTENT_KEYS | {name.lower() for name in leave_out})
+    payload = b"".join(content.pieces)
     end = b"" if not payload or payload.endswith(b"\r\n") else b"\r\n"
-    return utf8("\r\n".join([*lines, "MIME-Version: 1.0", *content, "", ""])) + payload + end
+    return _head([*lines, "MIME-Version: 1.0", *content.lines]) + payload + end
 
 
 def _written_headers(mail: MailBase, leave_out: set[str]) -> list[str]:
     """A name that no line holds is left out as well: such names are made to break software."""
-    headers, longest = mail.headers, LONG_WORD
-    fields = [field for field in headers.fields() if field.key not in leave_out and len(field.name) <= longest]
-    return [header_line(field.name, field.value(headers.reading)) for field in fields]
+    items = mail.headers.items()
+    return [header_line(name, value) for name, value in items if name.lower() not in leave_out and len(name) <= LONG_WORD]
 
 
-def _write_part(mail: MailBase) -> bytes:
-    content, payload = _write_content(mail)
-    return utf8("\r\n".join([*_written_headers(mail, _CONTENT_KEYS), *content, "", ""])) + payload
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A content as it is written.
+
+    `pieces`: its octets, joined once in the end, however deep it lies. `seal`: the same, but for a multipart nothing: the boundary in its
+    `lines` is made of its content already.
+    """
+
+    lines: list[str]
+    pieces: list[bytes]
+    seal: list[bytes]
+
+    @classmethod
+    def whole(cls, lines: list[str], payload: bytes) -> _Written:
+        """What holds no multipart."""
+        return cls(lines, [payload], [payload])
 
 
-def _write_content(mail: MailBase) -> tuple[list[str], bytes]:
+def _head(lines: list[str]) -> bytes:
+    return utf8("\r\n".join([*lines, "", ""]))
+
+
+def _write_part(mail: MailBase) -> _Written:
+    """A part with its header lines, which are its first piece."""
+    content = _write_content(mail)
+    head = _head([*_written_headers(mail, _CONTENT_KEYS), *content.lines])
+    return _Written([], [head, *content.pieces], [head, *content.seal])
+
+
+def _write_content(mail: MailBase) -> _Written:
     """The lines of the content headers, and what follows them."""
     body = mail.body
     if mail.parts:
-        lines, payload = _write_parts(mail)
+        content = _write_parts(mail)
     else:
-        lines, payload = _write_octets(mail, body) if isinstance(body, bytes) else _write_text(mail, body or "")
+        content = _Written.whole(*(_write_octets(mail, body) if isinstance(body, bytes) else _write_text(mail, body or "")))
     disposition, parameters = mail.content_encoding["Content-Disposition"]
     if disposition:
-        lines.append(parameters_line("Content-Disposition", _token(disposition, "attachment"), parameters))
-    return lines, payload
+        content.lines.append(parameters_line("Content-Disposition", _token(disposition, "attachment"), parameters))
+    return content
 
 
 def _token(text: str, otherwise: str) -> str:
@@ -420,22 +444,29 @@ def _parameters_of(mail: MailBase, *without: str) -> dict[str, str]:
     return {name: text for name, text in mail.content_encoding["Content-Type"][1].items() if name not in removed}
 
 
-def _write_parts(mail: MailBase) -> tuple[list[str], bytes]:
+def _write_parts(mail: MailBase) -> _Written:
     kind = mail.content_type
     if kind == "multipart/signed" and (signed := _as_it_was_signed(mail)):
-        return signed
+        return _Written.whole(*signed)
     written = [_write_part(part) for part in mail.parts]
     if kind.startswith("message/") and len(written) == 1:
-        return [parameters_line("Content-Type", kind, _parameters_of(mail))], written[0]
+        return replace(written[0], lines=[parameters_line("Content-Type", kind, _parameters_of(mail))])
     if not kind.startswith("multipart/"):
         kind = "multipart/mixed"
-    digest = hashlib.blake2b(digest_size=15)
-    for part in written:
-        digest.update(part)
-    boundary = f"=_{digest.hexdigest()}"  # made of the content, so it is not in the content, and the same each time
+    boundary = _boundary_of(written)
     mark = f"--{boundary}".encode("ascii")
-    payload = b"".join(piece for part in written for piece in (mark, b"\r\n", part, b"\r\n"))
-    return [parameters_line("Content-Type", kind, {**_parameters_of(mail), "boundary": boundary})], payload + mark + b"--\r\n"
+    pieces = [piece for part in written for piece in (mark, b"\r\n", *part.pieces, b"\r\n")]
+    line = parameters_line("Content-Type", kind, {**_parameters_of(mail), "boundary": boundary})
+    return _Written([line], [*pieces, mark, b"--\r\n"], [])
+
+
+def _boundary_of(parts: list[_Written]) -> str:
+    """Made of the content, so it is not in the content, and the same each time."""
+    digest = hashlib.blake2b(digest_size=15)
+    for part in parts:
+        for piece in part.seal:
+            digest.update(piece)
+    return f"=_{digest.hexdigest()}"
 
 
 def _write_text(mail: MailBase, body: str) -> tuple[list[str], bytes]:
@@ -472,7 +503,9 @@ def _encode_body(data: bytes) -> tuple[str, bytes]:
 
 
 def _base64_lines(data: bytes) -> bytes:
-    return base64.encodebytes(data).replace(b"\n", b"\r\n")
+    """Of 76 characters each (RFC 2045 §6.8). The standard library's `encodebytes` takes five times as long."""
+    encoded = binascii.b2a_base64(data, newline=False)
+    return b"".join([encoded[at : at + 76] + b"\r\n" for at in range(0, len(encoded), 76)])
 
 
 def _write_octets(mail: MailBase, body: bytes) -> tuple[list[str], bytes]:
@@ -490,7 +523,7 @@ def _write_message(mail: MailBase, body: bytes) -> tuple[list[str], bytes]:
     """
     payload = _as_lines(body)
     if payload is None:
-        payload = _write_part(parse(body))
+        payload = b"".join(_write_part(parse(body)).pieces)
     encoding = "7bit" if payload.isascii() else "8bit"
     return [parameters_line("Content-Type", mail.content_type, _parameters_of(mail)), f"Content-Transfer-Encoding: {encoding}"], payload
 
@@ -539,12 +572,12 @@ class MIMEPart(email.message.Message):
 
     def extract_payload(self, mail: MailBase) -> None:
         """Takes over the content of a part that has no parts."""
-        lines, payload = _write_content(mail)
-        for line in lines:
+        content = _write_content(mail)
+        for line in content.lines:
             name, _, value = line.partition(": ")
             del self[name]
             self[name] = value
-        self.set_payload(payload.decode("ascii", "surrogateescape"))
+        self.set_payload(b"".join(content.pieces).decode("ascii", "surrogateescape"))
 
 
 def from_message(message: email.message.Message) -> MailBase:

@@ -9,12 +9,11 @@ Knows no bodies and no parts: `lamson.encoding` builds the tree of a message on 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import io
 import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
@@ -102,7 +101,8 @@ def _decode_mailbox(box: address.Address, reading: Reading) -> str:
 
 def clean(text: str) -> str:
     """No control character, no line end of any kind: each run of them is a space. Outer space is removed."""
-    return text.strip() if text.isprintable() else _CONTROLS.sub(" ", text).strip()
+    text = text.strip()  # of what came with CRLF the CR is left
+    return text if text.isprintable() else _CONTROLS.sub(" ", text).strip()
 
 
 def _decode_words(text: str, is_addresses: bool, reading: Reading) -> str:
@@ -214,6 +214,8 @@ def _encode_address(box: address.Address) -> str:
 
 def _encode_text(text: str) -> str:
     """The words that need it, from the first to the last, as encoded words; all of them where the others could not be folded."""
+    if " " not in text:
+        return _encode_words(text)
     words = text.split(" ")
     odd = [at for at, word in enumerate(words) if not _is_plain(word)] or [0, len(words) - 1]
     first, last = odd[0], odd[-1] + 1
@@ -226,20 +228,23 @@ def _encode_text(text: str) -> str:
 def _encode_words(text: str) -> str:
     """RFC 2047 §2: each word at most 75 characters, no character cut in two. Q for text that stays readable, B for the rest."""
     if len(utf8(text)) - len(text) > len(text) // 3 or len(text) > LONG_WORD:
-        return " ".join([f"=?utf-8?b?{piece}?=" for piece in _b_pieces(text)])
+        return f"=?utf-8?b?{'?= =?utf-8?b?'.join(_b_pieces(text))}?="
     return " ".join(f"=?utf-8?q?{piece}?=" for piece in _pieces(text, _q_encoded, 60))
 
 
-def _b_pieces(text: str) -> Iterable[str]:
+def _b_pieces(text: str) -> list[str]:
     """Each of 60 characters at most: 45 octets."""
     if not text.isascii():
         return _pieces(text, _b_encoded, 60)
-    encoded = _b_encoded(text)
-    return [encoded[at : at + 60] for at in range(0, len(encoded), 60)]
+    return _cut(_b_encoded(text), 60)
+
+
+def _cut(text: str, size: int) -> list[str]:
+    return [text[at : at + size] for at in range(0, len(text), size)]
 
 
 def _b_encoded(text: str) -> str:
-    return base64.b64encode(utf8(text)).decode("ascii")
+    return binascii.b2a_base64(utf8(text), newline=False).decode("ascii")
 
 
 def _q_encoded(text: str) -> str:
@@ -253,15 +258,16 @@ def _q_octets(found: re.Match[str]) -> str:
     return "".join([f"={octet:02X}" for octet in utf8(found[0])])
 
 
-def _pieces(text: str, encode: Callable[[str], str], most: int) -> Iterator[str]:
+def _pieces(text: str, encode: Callable[[str], str], most: int) -> list[str]:
     """The text encoded in pieces of at most `most` characters each."""
-    at = 0
+    pieces, at = [], 0
     while at < len(text):
         size = 45
         while len(piece := encode(text[at : at + size])) > most:
             size = size * 2 // 3
-        yield piece
+        pieces.append(piece)
         at += size
+    return pieces
 
 
 def utf8(text: str) -> bytes:
@@ -279,26 +285,22 @@ def header_line(name: str, text: str) -> str:
     return line if len(line) <= LINE else "\r\n ".join(_lines(line))
 
 
-_SINGLE_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
+_LINES = re.compile(
+    rf"""
+      (?: \A | [ ] )             # the space at which the line before was cut
+      ( (?= .{{{LINE}}} )         # what is left does not fit
+        (?: .{{0,{LINE - 2}}} [^ ]                             # as much as fits, up to a single space;
+          | .{{{LINE - 1}}} [ ]*+ [^ ]*+ (?: [ ]{{2,}}+ [^ ]++ )*+ )  # where there is none, up to the first beyond
+        (?= [ ][^ ] )
+      | .*+ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
-def _lines(text: str) -> Iterator[str]:
+def _lines(text: str) -> list[str]:
     """Cut at single spaces between two characters that are none, into lines of less than `LINE` characters where that is possible."""
-    at = 0
-    while len(text) - at >= LINE and (cut := _last_single_space(text, at)):
-        yield text[at:cut]
-        at = cut + 1
-    yield text[at:]
-
-
-def _last_single_space(text: str, at: int) -> int:
-    """The last one in a line that begins at `at`, else the first one after that; 0 when there is none."""
-    cut = text.rfind(" ", at + 1, at + LINE)
-    while cut > at and (text[cut - 1] == " " or text[cut + 1 : cut + 2] in ("", " ")):
-        cut = text.rfind(" ", at + 1, cut)
-    beyond = text.find(" ", at + LINE) if cut <= at else -1
-    found = _SINGLE_SPACE.search(text, beyond) if beyond >= 0 else None
-    return found.start() if found else max(cut, 0)
+    return _LINES.findall(text)
 
 
 # -- header fields
@@ -457,7 +459,7 @@ class Headers:
 class Head:
     """Where the header lines of a message or part lie, and each of them."""
 
-    __slots__ = ("_fields", "_first", "body", "lines", "plain", "prefix", "rest")
+    __slots__ = ("_fields", "_index", "body", "lines", "plain", "prefix", "rest")
 
     def __init__(self, prefix: bytes, fields: list[Field], rest: int, body: int, lines: bytes = b"") -> None:
         self.prefix = prefix  # an mbox "From " line
@@ -466,7 +468,7 @@ class Head:
         self.lines = lines  # all of them, where `fields` are not made yet
         self.plain = plain_headers(lines)  # (name, value) of each, where all are plain ASCII: nearly all mail is read from this alone
         self._fields = fields
-        self._first: dict[str, str] | None = None
+        self._index: dict[str, list[str]] | None = None  # name in lower case -> its values, out of `plain`
 
     @property
     def fields(self) -> list[Field]:
@@ -477,14 +479,19 @@ class Head:
 
     def first(self, name: str) -> str | None:
         """The first value of that name, out of `plain`."""
-        if self._first is None:
-            self._first = {each.lower(): value for each, value in reversed(self.plain)}
-        return self._first.get(name.lower())
+        values = self._values(name)
+        return values[0] if values else None
 
     def values(self, name: str) -> list[str]:
         """All values of that name, out of `plain`."""
-        name = name.lower()
-        return [value for each, value in self.plain if each.lower() == name]
+        return list(self._values(name))
+
+    def _values(self, name: str) -> Sequence[str]:
+        if self._index is None:
+            self._index = {}
+            for each, value in self.plain:
+                self._index.setdefault(each.lower(), []).append(value)
+        return self._index.get(name.lower(), ())
 
 
 _FOLD = re.compile(r"\n[ \t]++")
@@ -519,23 +526,36 @@ def read_head(data: bytes, start: int, end: int, reading: Reading) -> Head:
         line_end = data.find(b"\n", start, stop) + 1 or stop
         prefix, start = data[start:line_end], line_end
         reading.note("an mbox From line")
-    head = Head(prefix, [], stop, body, data[start:stop])
+    lines = data[start:stop]
+    within = _within_the_cap(lines)
+    if within < len(lines) and (head := Head(prefix, [], start + within, start + within, lines[:within])).plain:
+        reading.note("too many header lines")
+        return head
+    head = Head(prefix, [], stop, body, lines)
     if head.plain:
         return head
     fields = _plain_fields(head.lines)
     if fields:
         return Head(prefix, fields, stop, body)
-    lines = _header_lines(head.lines)
-    for line in lines:
+    cut = _header_lines(lines)
+    for line in cut:
         found = _NAME.match(line if fields else line.lstrip())
         if not found or len(fields) == FIELDS:
-            rest = start + sum(map(len, lines[: len(fields)])) + len(fields)
+            rest = start + sum(map(len, cut[: len(fields)])) + len(fields)
             if fields and not line.strip(b"\r"):  # a careless gateway's CR CR LF
                 return Head(prefix, fields, rest, min(rest + len(line) + 1, end))
             reading.note("too many header lines" if found else "no blank line after the headers")
             return Head(prefix, fields, rest, rest)
         fields.append(Field(found[1].decode("ascii"), line))
     return Head(prefix, fields, stop, body)
+
+
+def _within_the_cap(head: bytes) -> int:
+    """How long the header lines are that the cap leaves, where one more follows and none is folded; else all of them."""
+    if len(head) <= FIELDS or head.count(b"\n") <= FIELDS:
+        return len(head)
+    lines = _header_lines(head)
+    return len(head) - len(lines[FIELDS]) - head.endswith(b"\n") if len(lines) > FIELDS and _NAME.match(lines[FIELDS]) else len(head)
 
 
 def _plain_fields(head: bytes) -> list[Field]:
@@ -657,7 +677,8 @@ def _parse_parameters(text: str, reading: Reading) -> Parameters:
     for found in islice(_PARAMETER.finditer(text), PARAMETERS):
         given = found[2].strip()
         if given.startswith('"'):
-            given = re.sub(r"\\(.)", r"\1", given[1:].removesuffix('"'), flags=re.DOTALL)
+            given = given[1:].removesuffix('"')
+            given = re.sub(r"\\(.)", r"\1", given, flags=re.DOTALL) if "\\" in given else given
         name = found[1].lower()
         if "*" not in name:
             plain.setdefault(name, clean(_decode_words(given, False, reading)) if "=?" in given else clean(given))
@@ -686,6 +707,9 @@ def parameters_line(name: str, value: str, parameters: dict[str, str]) -> str:
     return line if len(line) <= LINE else f"{name}: " + ";\r\n ".join(pieces)
 
 
+_NO_PERCENT = re.compile(r"[A-Za-z0-9_.~-]*+")
+
+
 def _write_parameter(name: str, text: str) -> list[str]:
     """RFC 2045 §5.1 where that suffices, else RFC 2231 §3 and §4."""
     if not TOKEN.fullmatch(name):
@@ -695,7 +719,7 @@ def _write_parameter(name: str, text: str) -> list[str]:
             return [f"{name}={text}"]
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
         return [f'{name}="{escaped}"']
-    pieces = list(_pieces(text, _percent, 50))
+    pieces = _cut(text, 45) if _NO_PERCENT.fullmatch(text) else _pieces(text, _percent, 50)
     if len(pieces) == 1:
         return [f"{name}*=utf-8''{pieces[0]}"]
     pieces[0] = f"utf-8''{pieces[0]}"

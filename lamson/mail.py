@@ -311,8 +311,16 @@ def _threading(original: MailRequest) -> dict[str, str]:
     ids = _MESSAGE_ID.findall(f"<{given}>" if _BARE_ID.fullmatch(given) else given)[:1]
     if not ids:
         return {}
-    earlier = _MESSAGE_ID.findall(" ".join(original.get_all("References") or original.get_all("In-Reply-To")))
-    return {"In-Reply-To": ids[0], "References": " ".join([*[each for each in earlier if each != ids[0]][-19:], *ids])}
+    earlier = _last_ids(" ".join(original.get_all("References") or original.get_all("In-Reply-To")).replace(ids[0], " "), 19)
+    return {"In-Reply-To": ids[0], "References": " ".join([*earlier, *ids])}
+
+
+def _last_ids(text: str, most: int) -> list[str]:
+    """The last so many Message-IDs. They are looked for at the end first, as there may be a million."""
+    size = 10_000
+    while len(ids := _MESSAGE_ID.findall(text, max(len(text) - size, 0))) < most and size < len(text):
+        size *= 10
+    return ids[-most:]
 
 
 _AUTOMATIC_PRECEDENCES = {"bulk", "junk", "list", "auto_reply"}

@@ -110,6 +110,26 @@ def test_plain_addresses_are_read_as_all_others(text: str) -> None:
         assert address.bare_address(text) == (found[0] if found else None)
 
 
+LISTED = ["a", "b@c", "Joe  Doe", "J. R.", "<", "<a@b>", ">", " ", "\t", "\xa0", '"', '"x, y"', '" q "', "(", "(c)", ")", ":", ";", "@"]
+LISTED += ["=?utf-8?q?a,b?=", "=?utf-8?q?c=40d?=", "a@=?x?q?,?=", "@r:", "\\", "[1]", ".", "a=b", "x" * 250, "é" * 120, "ü@é", "é"]
+LISTED += ["\x80", "\u200b", *[","] * 10]
+
+
+@given(st.lists(st.sampled_from(LISTED), max_size=20).map("".join))
+def test_plain_mailboxes_of_a_list_are_read_as_all_others(text: str) -> None:
+    """They have a way of their own there too."""
+    quick = address.parse(f"{text},")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(address._Reader, "_take_plain", lambda self, text, at: at)
+        assert address.parse(f"{text},") == quick
+
+
+@pytest.mark.parametrize("listed", ["joe", "joe@x.org", "joe@ü.org", "Joe <joe@x.org>", '"Doe, Joe" <joe@x.org>'])
+def test_plain_mailboxes_of_a_list_are_not_cut_in_tokens(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address._Reader, "_mark", lambda self, mark: pytest.fail(mark))
+    assert [box.local for box in address.parse(f"{listed}," * 100)] == ["joe"] * 100
+
+
 def test_bare_addresses_takes_lists_and_none() -> None:
     assert address.bare_addresses(["Joe <Joe@x.org>", "b@x.org, joe@x.org"]) == ["joe@x.org", "b@x.org"]
     assert address.bare_addresses(None) == []

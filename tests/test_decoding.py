@@ -38,6 +38,8 @@ from tests.test_encoding import read
         ("windows-874", "ไทย".encode("cp874"), "ไทย", ""),
         ("macintosh", "é".encode("mac_roman"), "é", ""),
         ("unknown-8bit", "é".encode(), "é", "unknown charset"),
+        ("utf-8", "\ufffd?".encode(), "\ufffd?", ""),
+        ("utf-8", ("\ufffd" + "é" * 9).encode() + b"\xe9", "\ufffd" + "é" * 9 + "\ufffd", "bad octets"),
     ],
 )
 def test_text_of_any_charset_becomes_str(charset: str, data: bytes, expected: str, defect: str) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import email
+import gc
+import hashlib
 import io
 import multiprocessing
+import re
 import resource
 import time
 from collections.abc import Callable, Iterator
 from email.message import Message
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from lamson import address, decoding, encoding, header
 from lamson.encoding import EncodingError, MailBase
 from lamson.errors import AddressError
 from lamson.mail import MailRequest
+from tests.cost import fastest
 
 
 def read(text: str | bytes) -> MailBase:
@@ -199,6 +204,30 @@ def test_a_tree_is_written_and_read_back() -> None:
     assert payloads == ["text é".encode(), b"<p>html</p>", bytes(range(256)), b"text"]
     assert stdlib.get_payload(2).get_filename() == "naïve file; \"x\".bin"
     assert stdlib.defects == []
+
+
+def test_the_octets_of_a_part_are_digested_once_however_deep_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the boundaries, which are made of the content: each is another, and none is in what it parts."""
+    digested: list[int] = []
+
+    class Digest:
+        def __init__(self, digest_size: int) -> None:
+            self.real = hashlib.blake2b(digest_size=digest_size)
+
+        def update(self, data: bytes) -> None:
+            digested.append(len(data))
+            self.real.update(data)
+
+        def hexdigest(self) -> str:
+            return self.real.hexdigest()
+
+    monkeypatch.setattr(encoding, "hashlib", SimpleNamespace(blake2b=Digest))
+    data = encoding.to_bytes(read(nested(20) + b"x\r\n" * 10_000))
+    assert sum(digested) < 40_000
+    boundaries = re.findall(rb'boundary="(.*)"', data)
+    assert len(set(boundaries)) == 20
+    assert all(data.count(b"--" + each) == 2 for each in boundaries)
+    assert encoding.to_bytes(read(data)) == data
 
 
 def test_an_enclosed_message_keeps_the_name_of_its_file() -> None:
@@ -392,6 +421,22 @@ def test_plain_headers_are_read_the_same_at_one_go_and_one_by_one(lines: list[tu
     assert encoding.to_bytes(quick) == encoding.to_bytes(slow)
 
 
+@pytest.mark.parametrize("first", [b"A: b", b"A: \xe9", b"A: b\r\n c"], ids=["plain", "8-bit", "folded"])
+def test_header_lines_beyond_the_cap_are_body(first: bytes) -> None:
+    lines = [first, *[b"X: y"] * (header.FIELDS + 2)]
+    mail = encoding.from_string(b"\r\n".join([*lines, b"", b"body"]))
+    assert len(mail.items()) == len(mail.headers.fields()) == header.FIELDS
+    assert mail.body == "X: y\nX: y\nX: y\n\nbody"
+    assert "too many header lines" in mail.reading.defects
+
+
+def test_what_follows_as_many_header_lines_as_the_cap_allows_is_read_as_ever() -> None:
+    lines = b"X: y\r\n" * header.FIELDS
+    for rest, defects in ((b"\r\nbody", []), (b"body", ["no blank line after the headers"])):
+        mail = encoding.from_string(lines + rest)
+        assert (len(mail.items()), mail.body, mail.reading.defects) == (header.FIELDS, "body", defects)
+
+
 def look_at_everything(data: bytes) -> None:
     mail = encoding.from_string(data)
     for part in (mail, *mail.walk()):
@@ -522,12 +567,14 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_mail_costs_little(make: Callable[[], bytes]) -> None:
     """Every question that can be asked of it, and its canonical form: a second of CPU time and 200 MB, in a process of its own."""
-    seconds, megabytes, canonical = in_a_process(make)
-    if seconds >= 1.0:  # perhaps others were busy: once more
-        seconds, megabytes, canonical = in_a_process(make)
-    assert seconds < 1.0
-    assert megabytes < 200
-    assert canonical
+    tries: list[tuple[float, float, bool]] = []
+
+    def seconds() -> float:
+        tries.append(in_a_process(make))
+        return tries[-1][0]
+
+    assert fastest(seconds, 1.0) < 1.0
+    assert all(megabytes < 200 and canonical for _, megabytes, canonical in tries)
 
 
 def in_a_process(make: Callable[[], bytes]) -> tuple[float, float, bool]:
@@ -544,6 +591,7 @@ def in_a_process(make: Callable[[], bytes]) -> tuple[float, float, bool]:
 
 
 def measure(data: bytes, send: Any) -> None:
+    gc.freeze()  # what the tests before made is no part of it
     began, before = time.process_time(), peak_of_memory()
     message = MailRequest("peer", None, None, data)
     ask_everything(message)

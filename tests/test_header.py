@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamson import address, encoding
+from lamson import address, encoding, header
 from lamson.encoding import EncodingError, MailBase
 from tests.test_encoding import assert_canonical, read, written
 
@@ -209,6 +209,26 @@ def test_a_subject_is_read_back_equal_by_us_and_by_the_standard_library(subject:
     assert read(data)["Subject"] == subject.strip()
     theirs = str(email.header.make_header(email.header.decode_header(email.message_from_bytes(data)["Subject"].replace("\r\n", ""))))
     assert theirs == subject.strip()
+
+
+@pytest.mark.parametrize(
+    ("value", "lines"),
+    [
+        ("a" * 75, ["X: " + "a" * 75]),
+        ("a" * 76, ["X:", "a" * 76]),
+        ("a" * 72 + " b c", ["X: " + "a" * 72 + " b", "c"]),
+        ("a" * 74 + " b", ["X: " + "a" * 74, "b"]),
+        ("a" * 77 + " b", ["X:", "a" * 77, "b"]),
+        ("a" * 99 + " b c", ["X:", "a" * 99, "b c"]),
+        ("a" * 99 + "  b c", ["X:", "a" * 99 + "  b", "c"]),
+        ("a b" + "  c" * 40 + " d", ["X: a", "b" + "  c" * 40, "d"]),
+        ("a" * 40 + " b" + " " * 40 + "c d", ["X: " + "a" * 40, "b" + " " * 40 + "c d"]),
+        ("ab " * 52 + "ab", ["X: " + "ab " * 24 + "ab", "ab " * 25 + "ab", "ab ab"]),
+    ],
+    ids=range(10),
+)
+def test_lines_are_folded_at_single_spaces(value: str, lines: list[str]) -> None:
+    assert header.header_line("X", value).split("\r\n ") == lines
 
 
 @pytest.mark.parametrize(

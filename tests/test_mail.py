@@ -775,6 +775,14 @@ def test_a_reply_is_threaded_and_marked() -> None:
     assert (answer.Body, answer.Html) == ("Thank you.", "<p>Thank you.</p>")
 
 
+def test_of_a_long_thread_a_reply_names_the_last_twenty() -> None:
+    earlier = [f"<{at}@{'x' * at}>" for at in range(200)]
+    for ids in (earlier, [*earlier, " " * 20_000], [*earlier, "<1@x>", " " * 200_000, "<1@x>"]):
+        answer = request(ASKED.replace(b"<0@x>", " ".join(ids).encode()), To="app@example.net").reply("x")
+        assert answer is not None
+        assert answer["References"] == " ".join([*earlier[-19:], "<1@x>"])
+
+
 @pytest.mark.parametrize(
     ("subject", "expected"),
     [
