@@ -8,10 +8,12 @@ in octets and what was declared for them.
 from __future__ import annotations
 
 import binascii
+import codecs
 import io
 import re
 from encodings import normalize_encoding
 from encodings.aliases import aliases
+from functools import lru_cache
 
 import charset_normalizer
 
@@ -88,6 +90,9 @@ _NAMES |= {name: codec for codec, names in _OTHER_NAMES.items() for name in name
 #: Normalised charset name -> Python's codec. A closed table: what a message declares is never looked up or imported.
 _CODECS = {name: codec for name, codec in _NAMES.items() if not codec.endswith(_NO_CHARSETS)}
 
+#: The same with dashes, as most are spelt.
+_AS_SPELT = {name.replace("_", "-"): codec for name, codec in _CODECS.items()}
+
 #: What mail calls by the name of a smaller charset; tried first (as the WHATWG Encoding standard has it).
 _SUPERSETS = {"latin_1": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859_9": "cp1254"}
 
@@ -105,7 +110,7 @@ def codec_of(charset: str | None) -> str | None:
     """Python's codec for a declared charset, None if there is none or it is no charset."""
     if not charset or len(charset) > 60:
         return None
-    known = _CODECS.get(charset.lower().replace("-", "_"))  # most are spelt well, and normalising takes ten times as long
+    known = _AS_SPELT.get(charset) or _CODECS.get(charset.lower().replace("-", "_"))  # normalising takes ten times as long
     words = charset.split()
     return known or (_CODECS.get(normalize_encoding(words[0]).lower()) if words else None)
 
@@ -167,7 +172,11 @@ def _decode_damaged(data: bytes, codec: str | None, utf8: str, reading: Reading)
             return text
     detected = reading.detect(data)
     reading.note(f"8-bit text that is neither what it declares nor UTF-8, read as {detected}")
-    return data.decode(detected, "replace")
+    return _decoder(detected)(data, "replace")[0]
+
+
+#: `bytes.decode` looks for the codec each time, for longer than a header takes.
+_decoder = lru_cache(maxsize=None)(codecs.getdecoder)
 
 
 def guess_encoding_and_decode(original: object, data: bytes, errors: str = "strict") -> str:

@@ -86,7 +86,7 @@ _MESSAGES = ("message/rfc822", "message/global")
 
 _CONTENT_HEADERS = ("content-type", "content-transfer-encoding", "content-disposition")
 _CONTENT_KEYS = {key.lower() for key in CONTENT_ENCODING_KEYS}
-_TYPE = re.compile(r"[!#$%&'*+.^_`{|}~0-9a-z-]+/[!#$%&'*+.^_`{|}~0-9a-z-]+")
+_TYPE = re.compile(r"[!#$%&'*+.^_`{|}~0-9a-z-]{1,127}/[!#$%&'*+.^_`{|}~0-9a-z-]{1,127}")  # RFC 6838 §4.2
 
 
 # -- the tree
@@ -436,7 +436,7 @@ def _write_content(mail: MailBase) -> _Written:
 
 
 def _token(text: str, otherwise: str) -> str:
-    return text if TOKEN.fullmatch(text) else otherwise
+    return text if TOKEN.fullmatch(text) and len(text) <= LONG_WORD else otherwise
 
 
 def _parameters_of(mail: MailBase, *without: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ def header_from_mime_encoding(header: str | bytes | list[str] | None) -> str | l
 def properly_decode_header(header: str | bytes) -> str:
     """A header's value as text: unfolded, encoded words decoded (RFC 2047), 8-bit text decoded, nothing in it that could start a line."""
     raw = header.encode("utf-8", "surrogateescape") if isinstance(header, str) else header
-    return _decode_value(raw, False, Reading(utf8_first=isinstance(header, str)))
+    return _decode_value(raw, "", Reading(utf8_first=isinstance(header, str)))
 
 
 def _on_one_line(raw: bytes) -> bytes:
@@ -75,10 +75,10 @@ def _unfold(raw: bytes, reading: Reading) -> str:
     return raw.decode("ascii") if raw.isascii() else decode_text(raw, "utf-8", reading)  # RFC 6532 §3.2
 
 
-def _decode_value(raw: bytes, is_addresses: bool, reading: Reading) -> str:
+def _decode_value(raw: bytes, name: str, reading: Reading) -> str:
     text = _unfold(raw, reading)
     if "=?" in text:
-        text = _decode_addresses(text, reading) if is_addresses else _decode_words(text, False, reading)
+        text = _decode_addresses(text, reading) if name.lower() in ADDRESS_HEADERS else _decode_words(text, False, reading)
     return clean(text)
 
 
@@ -336,7 +336,7 @@ class Field:
                 text = raw.decode("ascii").strip()
                 self.text = text if text.isprintable() else clean(text)
             else:
-                self.text = _decode_value(raw, self.key in ADDRESS_HEADERS, reading)
+                self.text = _decode_value(raw, self.name, reading)
         return self.text
 
     def written(self, newline: bytes) -> bytes:
@@ -712,7 +712,7 @@ _NO_PERCENT = re.compile(r"[A-Za-z0-9_.~-]*+")
 
 def _write_parameter(name: str, text: str) -> list[str]:
     """RFC 2045 §5.1 where that suffices, else RFC 2231 §3 and §4."""
-    if not TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name) or len(name) > LONG_WORD // 2:  # its value takes the other half of a line
         return []
     if text.isascii() and len(text) <= 200:
         if TOKEN.fullmatch(text):

@@ -230,6 +230,29 @@ def test_the_octets_of_a_part_are_digested_once_however_deep_it_lies(monkeypatch
     assert encoding.to_bytes(read(data)) == data
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Content-Type: a/" + "b" * 1100,
+        "Content-Type: " + "a" * 1100 + "/b",
+        "Content-Type: text/" + "b" * 1100,
+        "Content-Type: multipart/" + "b" * 1100 + "; boundary=b",
+        "Content-Type: message/" + "b" * 1100,
+        "Content-Type: a/b; " + "n" * 1100 + "=x",
+        "Content-Type: a/b; " + "n" * 700 + '="' + "\\\\" * 190 + '"',
+        "Content-Type: a/b; " + "n" * 700 + '="' + "x" * 1000 + '"',
+        "Content-Disposition: " + "d" * 1100,
+    ],
+    ids=lambda line: line[:30],
+)
+def test_words_that_no_line_holds_are_not_written(line: str) -> None:
+    """RFC 6838 §4.2 for types: one that is longer is none, and so it is text/plain."""
+    mail = read(f"{line}\n\n--b\n\nx\n--b--\n")
+    data = encoding.to_bytes(mail)
+    assert_canonical(data)
+    assert shape(read(data)) == shape(mail)
+
+
 def test_an_enclosed_message_keeps_the_name_of_its_file() -> None:
     mail = read('Content-Type: message/rfc822\nContent-Disposition: attachment; filename="mail.eml"\n\nSubject: inner\n\nhello\n')
     again = read(encoding.to_bytes(mail))
