@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lamson import encoding, header
 from lamson.errors import EncodingError
 from lamson.mail import Attachment, MailRequest, MailResponse
+from tests.cost import assert_costs_less
 
 CORPUS = Path(__file__).parents[2] / "shared/corpus"
 
@@ -456,10 +457,8 @@ TAGS = ["<" * 500_000, "<p" * 200_000, "<!--" * 200_000, "<script>" * 100_000, "
 
 @pytest.mark.parametrize("source", TAGS, ids=lambda source: source[:8])
 def test_hostile_html_costs_little(source: str) -> None:
-    message = request(f"Content-Type: text/html\r\n\r\n{source}".encode())
-    began = time.process_time()
-    assert isinstance(message.body(), str)
-    assert time.process_time() - began < 1
+    data = f"Content-Type: text/html\r\n\r\n{source}".encode()
+    assert_costs_less(1, lambda: request(data).body())
 
 
 def test_the_body_of_a_message_without_text_is_its_first_part() -> None:
