@@ -272,18 +272,18 @@ def test_more_rows_than_one_insert_holds_are_written_one_by_one(database: Databa
 
 def test_when_who_leads_fails_another_leads(database: Database, writer: Writer) -> None:
     """The first gets no turn; the second, who came later, still has patience."""
-    writer.patience = 0.4
+    writer.patience = 1.0
     first = Committers(writer, added("first"))
     second = Committers(writer, added("second"))
     with writer.turn:
         first.threads[0].start()
         wait_until(lambda: len(writer._waiting) == 1)
-        time.sleep(0.2)
+        time.sleep(0.5)
         second.threads[0].start()
         first.threads[0].join()
         wait_until(lambda: [each.leads for each in writer._waiting] == [True])
     second.threads[0].join()
-    assert [str(error) for error in first.errors.values()] == ["the database was being written for 0.4 s"]
+    assert [str(error) for error in first.errors.values()] == ["the database was being written for 1 s"]
     assert second.errors == {}
     assert senders(database) == ["second"]
 
