@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -50,6 +50,9 @@ class Carrier(Protocol):
 
     def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
         """Sends now. Returns the recipients that were not taken, each with why; empty when all were taken."""
+
+    def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+        """The same for several of one destination, in order; each is sent when what became of it is asked for."""
 
     def close(self) -> None:
         """Lets go of what it keeps open; it may be used again."""

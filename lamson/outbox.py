@@ -14,8 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,22 @@ class _Letter:
         return (self.rows[0].relay, self.rows[0].destination)
 
     @property
+    def company(self) -> object:
+        """The same for letters that go over one connection. A large one, which is read when its turn comes, goes alone."""
+        return self.destination if self.data is not None else id(self)
+
+    @property
+    def mail_from(self) -> str:
+        return str(self.rows[0].mail_from)
+
+    @property
     def rcpt_tos(self) -> tuple[str, ...]:
         return tuple(row.rcpt_to for row in self.rows)
+
+    @property
+    def unreachable(self) -> bool:
+        """The way to the next server failed (RFC 3463 §3.5)."""
+        return any((each.reply.status or "").startswith("4.4.") for each in self.failures.values())
 
     def read(self, connection: Any) -> bytes | None:
         """The message's bytes; None if somebody has deleted them."""
@@ -317,8 +332,8 @@ class Outbox:
         rows = [row for letter in letters for row in letter.rows]
         try:
             with self._at_work():
-                for letter in letters:
-                    self._send(letter)
+                for _, together in groupby(letters, lambda letter: letter.company):
+                    self._send(list(together))
                 self._finish(letters)
         except BaseException:
             self.forget(rows)  # what became of them could not be written down, so they are sent again
@@ -401,26 +416,32 @@ class Outbox:
             data = {row.id: bytes(row.data) for row in connection.execute(small)}
         return [_Letter(self.carriers[rows[0].relay], rows, data.get(message), {}) for (message, *_), rows in groups.items()]
 
-    def _send(self, letter: _Letter) -> None:
-        if letter.destination in self._paused_now() and letter.rows[0].due != AT_ONCE:
-            letter.failures = dict.fromkeys(letter.rcpt_tos, _PAUSED)
-            return
-        letter.failures = self._hand_over(letter)
-        unreachable = [each for each in letter.failures.values() if (each.reply.status or "").startswith("4.4.")]
-        if unreachable:
-            self._pause(letter.destination, min(self.pauses[0], 60.0))
+    def _send(self, letters: Sequence[_Letter]) -> None:
+        """Letters that go together. The barrier around a relay: one that makes it raise what it should not waits, and holds up no other."""
+        results: Iterator[dict[str, RelayError]] | None = None
+        for at, letter in enumerate(letters):
+            if letter.destination in self._paused_now() and letter.rows[0].due != AT_ONCE:
+                letter.failures, results = dict.fromkeys(letter.rcpt_tos, _PAUSED), None
+                continue
+            try:
+                results = results or self._hand_over(letters[at:])
+                letter.failures = next(results)
+            except Exception:
+                log.exception("The relay %s failed on mail to %s; it waits.", letter.carrier.name, ", ".join(letter.rcpt_tos))
+                letter.failures, results = dict.fromkeys(letter.rcpt_tos, _BROKEN), None
+            if letter.unreachable:
+                self._pause(letter.destination, min(self.pauses[0], 60.0))
 
-    def _hand_over(self, letter: _Letter) -> dict[str, RelayError]:
-        """The barrier around a relay: a letter that makes it raise what it should not waits, and holds up no other."""
-        try:
-            with self.database.connected() if letter.data is None else nullcontext() as connection:
-                data = letter.read(connection)
-            if data is None:
-                return dict.fromkeys(letter.rcpt_tos, _MISSING)
-            return letter.carrier.hand_over(Outgoing(letter.rows[0].mail_from, letter.rcpt_tos, data))
-        except Exception:
-            log.exception("The relay %s failed on mail to %s; it waits.", letter.carrier.name, ", ".join(letter.rcpt_tos))
-            return dict.fromkeys(letter.rcpt_tos, _BROKEN)
+    def _hand_over(self, letters: Sequence[_Letter]) -> Iterator[dict[str, RelayError]]:
+        """What becomes of each of them, as they are sent. A large one is alone, and read now."""
+        first = letters[0]
+        if first.data is not None:
+            return first.carrier.hand_over_all([Outgoing(each.mail_from, each.rcpt_tos, each.data or b"") for each in letters])
+        with self.database.connected() as connection:
+            data = first.read(connection)
+        if data is None:
+            return iter([dict.fromkeys(first.rcpt_tos, _MISSING)])
+        return first.carrier.hand_over_all([Outgoing(first.mail_from, first.rcpt_tos, data)])
 
     def _pause(self, destination: tuple[str, str], seconds: float) -> None:
         with self._pausing:

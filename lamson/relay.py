@@ -67,6 +67,10 @@ class BaseRelay:
         """Sends now. Returns the recipients that were not taken, each with why; empty when all were. Never raises `RelayError`."""
         raise NotImplementedError
 
+    def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+        """The same for several of one destination, in order; each is sent when what became of it is asked for."""
+        return map(self.hand_over, mails)
+
     def destination(self, rcpt_to: str) -> str:
         """The server that this recipient's mail goes to, or what stands for it: what is paused as a whole when it fails."""
         raise NotImplementedError
@@ -366,8 +370,9 @@ class Relay(BaseRelay):
 
     def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
         if self.host is not None:
-            return self._hand_to([Target(self.host, self.host)], mail.rcpt_tos, mail)
-        failed: dict[str, RelayError] = {}
+            (failed,) = self.hand_over_all([mail])
+            return failed
+        failed = {}
         domains: dict[str, list[str]] = {}
         for rcpt in mail.rcpt_tos:
             domains.setdefault(address.domain_of(rcpt), []).append(rcpt)
@@ -377,6 +382,14 @@ class Relay(BaseRelay):
             except RelayError as error:
                 failed |= dict.fromkeys(rcpts, error)
         return failed
+
+    def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+        """To a smart host over one connection."""
+        if self.host is None:
+            yield from super().hand_over_all(mails)
+            return
+        with self._pool.client(Target(self.host, self.host)) as client:
+            yield from client.send_all((mail.mail_from, mail.rcpt_tos, mail.data) for mail in mails)
 
     def close(self) -> None:
         """Takes leave of all servers that nobody talks to just now."""

@@ -53,6 +53,9 @@ class Carrier:
     def destination(self, rcpt_to: str) -> str:
         return "next:25"
 
+    def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+        return map(self.hand_over, mails)
+
     def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
         raise AssertionError("mail inside a delivery goes to the outbox, not out")
 

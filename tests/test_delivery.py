@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ class Carrier:
 
     def destination(self, rcpt_to: str) -> str:
         return ""
+
+    def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+        return map(self.hand_over, mails)
 
     def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
         self.did.append("sent")

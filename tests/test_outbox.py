@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from email import message_from_bytes
 from pathlib import Path
@@ -50,6 +50,9 @@ class Carrier:
 
     def destination(self, rcpt_to: str) -> str:
         return rcpt_to.rpartition("@")[2]
+
+    def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+        return map(self.hand_over, mails)
 
     def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
         self.tried.append(mail)
@@ -552,6 +555,45 @@ def test_a_letter_that_breaks_the_relay_waits_and_holds_up_no_other(sqlite: Data
     assert [mail.rcpt_tos for mail in carrier.sent] == [("bob@ex.org",)]
     assert "a bug" in caplog.text
     assert [(row.attempts, row.owner) for row in outbox.waiting(sqlite)] == [(1, None)]
+
+
+def test_letters_of_one_destination_are_handed_over_together(sqlite: Database) -> None:
+    class Counting(Carrier):
+        def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+            groups.append([rcpt for mail in mails for rcpt in mail.rcpt_tos])
+            return super().hand_over_all(mails)
+
+    groups: list[list[str]] = []
+    carrier = Counting()
+    for rcpt in ("ann@ex.org", "bob@ex.org", "eve@else.org", "joe@ex.org"):
+        post(sqlite, carrier, rcpt)
+    assert Outbox(sqlite, [carrier]).drain()
+    assert groups == [["ann@ex.org", "bob@ex.org"], ["eve@else.org"], ["joe@ex.org"]]
+
+
+def test_of_letters_together_one_breaks_the_relay_and_the_others_go_once(sqlite: Database) -> None:
+    class Breaking(Carrier):
+        def hand_over_all(self, mails: Sequence[Outgoing]) -> Iterator[dict[str, RelayError]]:
+            for mail in mails:
+                if mail.rcpt_tos == ("bob@ex.org",):
+                    raise RuntimeError("a bug")
+                yield self.hand_over(mail)
+
+    carrier = Breaking()
+    for name in ("ann", "bob", "eve", "joe"):
+        post(sqlite, carrier, f"{name}@ex.org")
+    assert Outbox(sqlite, [carrier]).drain()
+    assert [mail.rcpt_tos for mail in carrier.tried] == [("ann@ex.org",), ("eve@ex.org",), ("joe@ex.org",)]
+    assert [row.rcpt_to for row in outbox.waiting(sqlite)] == ["bob@ex.org"]
+
+
+def test_of_letters_together_none_is_tried_after_the_way_has_failed(sqlite: Database) -> None:
+    carrier = Carrier(answer=lambda rcpt: UNREACHABLE if rcpt == "bob@ex.org" else None)
+    for name in ("ann", "bob", "eve", "joe"):
+        post(sqlite, carrier, f"{name}@ex.org")
+    assert Outbox(sqlite, [carrier]).drain()
+    assert [mail.rcpt_tos for mail in carrier.tried] == [("ann@ex.org",), ("bob@ex.org",)]
+    assert {row.rcpt_to: row.attempts for row in outbox.waiting(sqlite)} == {"bob@ex.org": 1, "eve@ex.org": 0, "joe@ex.org": 0}
 
 
 def test_what_could_not_be_written_down_is_sent_again(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -560,6 +560,19 @@ def test_a_relay_sends_and_keeps_its_connection() -> None:
     assert server.messages[3].data == RAW.replace(b"\r\n.Hello", b"\r\n..Hello")
 
 
+def test_a_relay_sends_several_over_one_connection_and_keeps_it() -> None:
+    mails = [Outgoing(ME, (f"{number}@example.net",), RAW) for number in range(3)]
+    with ScriptedServer() as server, to(server) as relay:
+        assert list(relay.hand_over_all(mails)) == [{}, {}, {}]
+        results = relay.hand_over_all(mails)
+        assert next(results) == {}
+        results.close()  # what was begun is given up with its connection
+        assert relay.hand_over(mails[2]) == {}
+    assert [message.rcpt_tos[0][0] for message in server.messages] == ["0", "1", "2", "0", "2"]
+    assert server.messages[0].behind.startswith(b"MAIL")
+    assert server.connections == 2
+
+
 def test_a_relays_failures_outside_a_delivery() -> None:
     with ScriptedServer({f"RCPT TO:<{YOU}>": "550 5.1.1 no such user"}) as server, to(server) as relay:
         with pytest.raises(PermanentError, match="no such user") as refused:

@@ -16,16 +16,17 @@ import logging
 import re
 import socket
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLContext, create_default_context
 from typing import Self
 
 from lamson import address
 from lamson.errors import AddressError, PermanentError, RelayError, TransientError, failure
-from lamson.smtp.wire import ConnectionLost, Talk, TLSFailed, Wire, wire_form
+from lamson.smtp.wire import BLOCK, ConnectionLost, Talk, TLSFailed, Wire, wire_form
 from lamson.status import Reply
 
 log = logging.getLogger("lamson.smtp.client")
@@ -119,6 +120,7 @@ class Client:
         self.timeouts = Timeouts() if timeout is None else Timeouts.all(timeout)
         self.talk = talk or (log.info if debug else None)
         self._wire: Wire | None = None
+        self._asked: _Transaction | None = None  # whose envelope was sent, and whose replies are still to be read
 
     @property
     def connected(self) -> bool:
@@ -146,33 +148,55 @@ class Client:
 
         Where the connection is lost after the final dot, nobody knows whether the message was taken: a `TransientError` that says so.
         """
-        everyone = list(dict.fromkeys(rcpt_tos))
-        try:
-            message = _Message(mail_from, wire_form(data), len(data), data.isascii())
-        except PermanentError as error:
-            return dict.fromkeys(everyone, error)
-        failed: dict[str, RelayError] = {}
-        for at in range(0, len(everyone), RECIPIENTS):
-            try:
-                failed |= self._send(message, everyone[at : at + RECIPIENTS])
-            except TransientError as error:  # the way to the host fails: the others need not try it
-                return failed | dict.fromkeys(everyone[at:], error)
+        (failed,) = self.send_all([(mail_from, rcpt_tos, data)])
         return failed
 
-    def _send(self, message: _Message, rcpt_tos: Sequence[str]) -> dict[str, RelayError]:
+    def send_all(self, mails: Iterable[tuple[str, Iterable[str], bytes]]) -> Iterator[dict[str, RelayError]]:
+        """The same for several, in order; each is sent when its answer is asked for. Where the server offers PIPELINING, the next envelope
+        goes with the end of the message before it (RFC 2920 §3.1), which spares each message half of its waiting."""
+        prepared = [_prepared(*mail) for mail in mails]
+        for part, following in pairwise([part for mail in prepared for part in mail.parts]):
+            part.following = following
+        try:
+            for mail in prepared:
+                yield self._send_parts(mail)
+        finally:
+            if self._asked is not None:  # nobody will read the replies to it
+                self.drop()
+
+    def _send_parts(self, mail: _Prepared) -> dict[str, RelayError]:
+        failed = dict(mail.refused)
+        for at, part in enumerate(mail.parts):
+            try:
+                failed |= self._send(part)
+            except TransientError as error:  # the way to the host fails: the others need not try it
+                return failed | {rcpt: error for left in mail.parts[at:] for rcpt in left.rcpt_tos}
+        return failed
+
+    def _send(self, part: _Part) -> dict[str, RelayError]:
         """One transaction, and once more on a new connection where a kept one was dead: nothing had been accepted then."""
         kept = self.connected
         wire = self.open()
+        asked, self._asked = self._asked, None
+        transaction = asked if asked is not None and asked.wire is wire else self._transaction(wire, part)
+        following = self._transaction(wire, part.following) if part.following is not None else None
         try:
-            return _Transaction(wire, self.timeouts, self.lmtp, message).run(rcpt_tos)
+            failed = transaction.run(following)
         except ConnectionLost:
             self.drop()
             if not kept or wire.consents:
                 raise
-        return self._send(message, rcpt_tos)
+            return self._send(part)
+        if following is not None and following.asked:
+            self._asked = following
+        return failed
+
+    def _transaction(self, wire: Wire, part: _Part) -> _Transaction:
+        return _Transaction(wire, self.timeouts, self.lmtp, part.message, part.rcpt_tos)
 
     def drop(self) -> None:
         """Closes without a word to the server."""
+        self._asked = None
         if self._wire is not None:
             self._wire.close()
             self._wire = None
@@ -341,32 +365,59 @@ class _Message:
     ascii: bool
 
 
+@dataclass(slots=True)
+class _Part:
+    """A message for so many recipients as go in one transaction, and what goes after it."""
+
+    message: _Message
+    rcpt_tos: Sequence[str]
+    following: _Part | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is to be sent of one message, and who cannot have it."""
+
+    parts: Sequence[_Part]
+    refused: Mapping[str, RelayError]
+
+
+def _prepared(mail_from: str, rcpt_tos: Iterable[str], data: bytes) -> _Prepared:
+    everyone = list(dict.fromkeys(rcpt_tos))
+    try:
+        message = _Message(mail_from, wire_form(data), len(data), data.isascii())
+    except PermanentError as error:
+        return _Prepared([], dict.fromkeys(everyone, error))
+    return _Prepared([_Part(message, everyone[at : at + RECIPIENTS]) for at in range(0, len(everyone), RECIPIENTS)], {})
+
+
 class _Transaction:
-    """MAIL, RCPT, DATA for one message and at most `RECIPIENTS` recipients."""
+    """MAIL, RCPT, DATA for one message and at most `RECIPIENTS` recipients.
 
-    def __init__(self, wire: Wire, timeouts: Timeouts, lmtp: bool, message: _Message) -> None:
+    `failed`: recipients that this server cannot be told. `asked`: its commands were sent behind the message before it.
+    """
+
+    def __init__(self, wire: Wire, timeouts: Timeouts, lmtp: bool, message: _Message, rcpt_tos: Sequence[str]) -> None:
         self.wire, self.timeouts, self.lmtp, self.message = wire, timeouts, lmtp, message
+        self.asked = False
+        self.paths, self.failed = self._paths(rcpt_tos)
+        self._mail = self._mail_command() if self.paths else ""
 
-    def run(self, rcpt_tos: Sequence[str]) -> dict[str, RelayError]:
-        """Recipients that were not taken. Raises `ConnectionLost` where no recipient can have been taken."""
-        try:
-            self._check_size()
-            sender = self.message.mail_from and self._path(self.message.mail_from, "5.1.7")
-        except PermanentError as refused:
-            return dict.fromkeys(rcpt_tos, refused)
-        paths, failed = self._paths(rcpt_tos)
-        if not paths:
-            return failed
+    def run(self, following: _Transaction | None = None) -> dict[str, RelayError]:
+        """Recipients that were not taken. Raises `ConnectionLost` where no recipient can have been taken. `following`: what comes next
+        on this connection, and may be asked for with the end of this one."""
+        if not self.paths:
+            return self.failed
         self._begin()
-        answers, data = self._ask_envelope(self._mail(sender, paths.values()), [f"RCPT TO:<{path}>" for path in paths.values()])
+        answers, data = self._ask_envelope()
         taken = []
-        for rcpt, answer in zip(paths, answers, strict=True):
+        for rcpt, answer in zip(self.paths, answers, strict=True):
             error = self._judge(answer)
             if error is None:
                 taken.append(rcpt)
             else:
-                failed[rcpt] = error
-        return failed | self._hand_data(taken, data)
+                self.failed[rcpt] = error
+        return self.failed | self._hand_data(taken, data, following)
 
     def _begin(self) -> None:
         wire = self.wire
@@ -384,6 +435,11 @@ class _Transaction:
         """Recipient -> how it is written to this server; and those that cannot be."""
         paths: dict[str, str] = {}
         failed: dict[str, RelayError] = {}
+        try:
+            self._check_size()
+            self._sender = self.message.mail_from and self._path(self.message.mail_from, "5.1.7")
+        except PermanentError as refused:
+            return {}, dict.fromkeys(rcpt_tos, refused)
         for rcpt in rcpt_tos:
             try:
                 paths[rcpt] = self._path(rcpt, "5.1.3")
@@ -409,27 +465,42 @@ class _Transaction:
         if limit.isascii() and limit.isdigit() and 0 < int(limit[:20]) < self.message.size:
             raise failure(552, f"The message has {self.message.size} octets, {self.wire.host} takes {limit}", "5.3.4")
 
-    def _mail(self, sender: str, paths: Iterable[str]) -> str:
+    def _mail_command(self) -> str:
         offers = self.wire.offers
-        command = f"MAIL FROM:<{sender}>"
+        command = f"MAIL FROM:<{self._sender}>"
         if "SIZE" in offers:
             command += f" SIZE={self.message.size}"
         if not self.message.ascii and "8BITMIME" in offers:
             command += " BODY=8BITMIME"
-        if not (sender.isascii() and all(path.isascii() for path in paths)):
+        if not (self._sender.isascii() and all(path.isascii() for path in self.paths.values())):
             command += " SMTPUTF8"
         return command
 
     # -- the conversation
 
-    def _ask_envelope(self, mail: str, rcpts: list[str]) -> tuple[list[Reply], Reply | None]:
+    @property
+    def pipelined(self) -> bool:
+        """The server takes several commands at once."""
+        return "PIPELINING" in self.wire.offers
+
+    @property
+    def commands(self) -> list[str]:
+        """All that is said before the data."""
+        return [self._mail, *self._rcpts(), "DATA"]
+
+    def _rcpts(self) -> list[str]:
+        return [f"RCPT TO:<{path}>" for path in self.paths.values()]
+
+    def _ask_envelope(self) -> tuple[list[Reply], Reply | None]:
         """The answers to each RCPT (MAIL's, where that was refused) and to DATA (None where it was not asked)."""
         ask, seconds = self.wire.ask, self.timeouts.command
-        if "PIPELINING" in self.wire.offers:
-            begun, *answers, data = self.wire.ask_all([mail, *rcpts, "DATA"], seconds)
-            return (answers if begun.code < 300 else [begun] * len(rcpts)), data
-        begun = ask(mail, seconds)
-        answers = [ask(rcpt, seconds) for rcpt in rcpts] if begun.code < 300 else [begun] * len(rcpts)
+        if self.pipelined:
+            commands = self.commands
+            said = [self.wire.read(seconds) for _ in commands] if self.asked else self.wire.ask_all(commands, seconds)
+            begun, *answers, data = said
+            return (answers if begun.code < 300 else [begun] * len(answers)), data
+        begun = ask(self._mail, seconds)
+        answers = [ask(rcpt, seconds) if begun.code < 300 else begun for rcpt in self._rcpts()]
         wanted = any(answer.code < 300 for answer in answers)
         return answers, ask("DATA", self.timeouts.data) if wanted else None
 
@@ -441,7 +512,7 @@ class _Transaction:
             raise self.wire.nonsense(f"{answer}")
         return (TransientError if answer.transient else PermanentError)(answer)
 
-    def _hand_data(self, taken: list[str], answer: Reply | None) -> dict[str, RelayError]:
+    def _hand_data(self, taken: list[str], answer: Reply | None, following: _Transaction | None) -> dict[str, RelayError]:
         if answer is None or answer.code >= 400:
             return {rcpt: error for rcpt in taken if answer and (error := self._judge(answer))}
         if answer.code != 354:
@@ -449,11 +520,15 @@ class _Transaction:
         if not taken:
             self._hand_nothing()
             return {}
+        asked = following is not None and self.pipelined and bool(following.paths) and len(self.message.stuffed) <= BLOCK
         try:
-            self.wire.write_data(self.message.stuffed, self.timeouts.block)
+            self.wire.write_data(self.message.stuffed, self.timeouts.block, following.commands if following is not None and asked else ())
         except ConnectionLost as lost:
             return self._cut_short(taken, lost)
-        return self._read_verdicts(taken)
+        failed = self._read_verdicts(taken)
+        if following is not None:
+            following.asked = asked
+        return failed
 
     def _hand_nothing(self) -> None:
         """The server wants data though it took no recipient, which it may when DATA was pipelined (RFC 2920 §3.1)."""

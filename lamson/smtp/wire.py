@@ -119,6 +119,10 @@ def wire_form(data: bytes) -> bytes:
     return data + (b".\r\n" if not data or data.endswith(b"\r\n") else b"\r\n.\r\n")
 
 
+def _lines(commands: Sequence[str]) -> bytes:
+    return "".join([f"{command}\r\n" for command in commands]).encode("utf-8")
+
+
 def bare_line_end(data: bytes) -> int | None:
     """The number of the first line that has a CR or LF on its own; None when there is none."""
     found = _BARE_LINE_END.search(data)
@@ -168,14 +172,17 @@ class Wire:
         if self._talk:
             for command in commands:
                 self._talk(f"C: {shown or command}")
-        self._write("".join([f"{command}\r\n" for command in commands]).encode("utf-8"), seconds)
+        self._write(_lines(commands), seconds)
         return [self.read(seconds) for _ in commands]
 
-    def write_data(self, data: bytes, seconds: float) -> None:
-        """Writes a whole message, final dot and all. `seconds` for each block of it."""
+    def write_data(self, data: bytes, seconds: float, then: Sequence[str] = ()) -> None:
+        """Writes a whole message, final dot and all, and `then` these commands, whose replies come after the message's (RFC 2920 §3.1).
+        `seconds` for each block of it."""
         if self._talk:
             self._talk(f"C: ({len(data) - 3} octets of data)")
-            self._talk("C: .")
+            for said in (".", *then):
+                self._talk(f"C: {said}")
+        data += _lines(then)
         if len(data) <= BLOCK:
             self._write(data, seconds)
             return

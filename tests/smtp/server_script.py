@@ -4,9 +4,10 @@
         Client(*server.address, timeout=0.2).send(...)
     server.commands, server.messages
 
-A key is a whole command ("RCPT TO:<bob@x>") or its verb; "connect" is the greeting, "." the end of data, "data" the moment after 354,
-"secret" a line within AUTH. A value is what to say: text (CRLF is added), bytes (sent as they are), HANG, DEAF, DROP, RESET, a tuple of
-such, done in order, or a list of such, one for each time the command comes, the last of them for ever.
+A key is a whole command ("RCPT TO:<bob@x>"), its verb with the message's sender ("DATA ann@x") or its verb; "connect" is the greeting,
+"." the end of data, "data" the moment after 354, "secret" a line within AUTH. A value is what to say: text (CRLF is added), bytes (sent as
+they are), HANG, DEAF, DROP, RESET, a tuple of such, done in order, or a list of such, one for each time the command comes, the last of
+them for ever.
 """
 
 from __future__ import annotations
@@ -45,11 +46,12 @@ DEFAULTS = {
 
 @dataclass
 class Taken:
-    """A message that was taken, or would have been: what the client sent up to its final dot, dots still doubled."""
+    """A message that was taken, or would have been: what the client sent up to its final dot, dots still doubled. `behind` came with it."""
 
     mail_from: str
     rcpt_tos: list[str]
     data: bytes
+    behind: bytes = b""
 
 
 class ScriptedServer:
@@ -199,7 +201,7 @@ class _Connection:
         verb = line.split(" ")[0].upper()
         if verb in ("EHLO", "LHLO") and verb not in self.server.says:
             return self.say_offers()
-        first = self.do(self.server.next(line, verb, "unknown"))
+        first = self.do(self.server.next(line, f"{verb} {path(line) if verb == 'MAIL' else self.mail_from}", verb, "unknown"))
         if verb == "MAIL":
             self.mail_from, self.rcpt_tos = path(line), []
         elif verb == "RCPT" and first.startswith("2"):
@@ -224,9 +226,9 @@ class _Connection:
             self.receive()
         body, _, self.buffer = (b"\r\n" + self.buffer).partition(b"\r\n.\r\n")
         data = body[2:] + b"\r\n" if len(body) > 2 else b""
-        self.server.messages.append(Taken(self.mail_from, list(self.rcpt_tos), data))
+        self.server.messages.append(Taken(self.mail_from, list(self.rcpt_tos), data, self.buffer))
         for rcpt in self.rcpt_tos if self.server.lmtp else [""]:
-            self.do(self.server.next(f". {rcpt}", "."))
+            self.do(self.server.next(f". {rcpt}", f". {self.mail_from}", "."))
 
     def begin_tls(self) -> None:
         assert self.server.context

@@ -25,7 +25,7 @@ from lamson.smtp.wire import ConnectionLost, ReplyReader, bare_line_end, parse_r
 from lamson.status import Reply
 from tests.conftest import find_program
 from tests.smtp.certificate import self_signed
-from tests.smtp.server_script import DEAF, DROP, EVERYTHING, HANG, RESET, ScriptedServer, free_port
+from tests.smtp.server_script import DEAF, DEFAULTS, DROP, EVERYTHING, HANG, RESET, ScriptedServer, free_port
 
 DATA = b"From: me@example.com\r\nTo: you@example.com\r\nSubject: hello\r\n\r\nHello.\r\n"
 ME, YOU, HER = "me@example.com", "you@example.com", "her@example.com"
@@ -622,6 +622,90 @@ def test_a_server_that_dies_at_rset_is_opened_again() -> None:
         assert isinstance(only(client.send(ME, [YOU], DATA)), PermanentError)
         assert client.send(ME, [YOU], DATA) == {}
     assert server.connections == 2
+
+
+# -- several messages, one after the other
+
+
+def several(*names: str) -> list[tuple[str, list[str], bytes]]:
+    return [(ME, [f"{name}@example.com"], DATA + name.encode() + b"\r\n") for name in names]
+
+
+def envelope(name: str) -> bytes:
+    return f"MAIL FROM:<{ME}> SIZE={len(DATA) + len(name) + 2}\r\nRCPT TO:<{name}@example.com>\r\nDATA\r\n".encode()
+
+
+def test_the_next_envelope_goes_with_the_end_of_the_message_before_it() -> None:
+    """RFC 2920 §3.1."""
+    with ScriptedServer() as server, connect(server) as client:
+        assert list(client.send_all(several("one", "two", "three"))) == [{}, {}, {}]
+    assert [message.behind for message in server.messages] == [envelope("two"), envelope("three"), b""]
+    assert [message.data for message in server.messages] == [data for _, _, data in several("one", "two", "three")]
+    assert server.verbs == ["EHLO", *["MAIL", "RCPT", "DATA"] * 3, "QUIT"]
+
+
+def test_so_do_the_envelopes_of_one_message_for_many() -> None:
+    everyone = [f"{number}@example.com" for number in range(150)]
+    with ScriptedServer() as server:
+        assert hand(server, *everyone) == {}
+    assert server.messages[0].behind.count(b"RCPT") == 50
+
+
+@pytest.mark.parametrize("data", [DATA, DATA + b"x" * 70 + b"\r\n" * 70_000], ids=["step by step", "large"])
+def test_where_it_does_not(data: bytes) -> None:
+    """A server that does not offer it; and a message that is written in several pieces."""
+    with ScriptedServer(offers=("PIPELINING",) if data != DATA else ()) as server, connect(server) as client:
+        assert list(client.send_all([(ME, [YOU], data), *several("two")])) == [{}, {}]
+    assert [message.behind for message in server.messages] == [b"", b""]
+
+
+def test_each_is_sent_when_it_is_asked_for_and_what_was_begun_is_dropped() -> None:
+    with ScriptedServer() as server, connect(server) as client:
+        results = client.send_all(several("one", "two"))
+        assert server.connections == 0
+        assert next(results) == {}
+        results.close()
+        assert not client.connected
+        assert client.send(*several("three")[0]) == {}
+    assert [message.rcpt_tos for message in server.messages] == [["one@example.com"], ["three@example.com"]]
+
+
+def test_a_message_that_cannot_be_sent_is_passed_over() -> None:
+    one, two = several("one", "two")
+    bare, nobody, odd = (ME, [YOU], b"bare\nLF\r\n"), (ME, [], DATA), (ME, ["no address"], DATA)
+    with ScriptedServer() as server, connect(server) as client:
+        results = list(client.send_all([bare, one, nobody, odd, two]))
+    assert [{rcpt: str(error.reply.status) for rcpt, error in failed.items()} for failed in results] == [
+        {YOU: "5.6.0"}, {}, {}, {"no address": "5.1.3"}, {},
+    ]  # fmt: skip
+    assert [message.rcpt_tos for message in server.messages] == [["one@example.com"], ["two@example.com"]]
+    assert server.connections == 1
+
+
+HOWS = {"450": "450 no", "550": "550 no", "421": ("421 bye", DROP), "drop": DROP}
+FAULTS = {f"{step} {name}": (step, how) for step in ("MAIL", "RCPT", "DATA", ".") for name, how in HOWS.items()} | {"well": ("NOOP", "")}
+
+
+PAIRS = [(first, second) for first in FAULTS for second in FAULTS if "well" in (first, second) or second in ("MAIL drop", ". 550")]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_whatever_goes_wrong_it_ends_as_if_each_was_sent_alone(first: str, second: str) -> None:
+    together, alone = outcome(first, second, together=True), outcome(first, second, together=False)
+    assert together == alone
+    assert "three@example.com" in together[1]
+
+
+def outcome(first: str, second: str, together: bool) -> tuple[list[Any], list[str]]:
+    """Of three messages, two of which meet a fault once: what the client says, and whose messages the server has seen."""
+    mails = [(f"{name}@example.com", [f"to-{name}@example.com"], DATA) for name in ("one", "two", "three")]
+    says = {}
+    for (sender, _, _), (step, how) in zip(mails, (FAULTS[first], FAULTS[second]), strict=False):
+        says[f"{step} {sender}"] = [how, DEFAULTS.get(step)]
+    with ScriptedServer(says) as server, connect(server) as client:
+        results = client.send_all(mails) if together else (client.send(*mail) for mail in mails)
+        told = [{rcpt: (type(error), str(error.reply)) for rcpt, error in failed.items()} for failed in results]
+    return told, [message.mail_from for message in server.messages]
 
 
 def test_closing_does_not_wait_long_for_a_silent_server() -> None:
