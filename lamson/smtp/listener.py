@@ -313,10 +313,11 @@ class Listener:
         """Writes what the session has to say, as far as the client takes it, and sets the time for what comes next."""
         session = connection.talk
         output = connection.unsent + session.take_output()
-        if not output and session.collecting is connection.collecting:
+        collecting = session.collecting
+        if not output and collecting is connection.collecting:
             return
-        connection.collecting = session.collecting
-        connection.deadline = time.monotonic() + (self._data_seconds if session.collecting else self._idle_seconds)
+        connection.collecting = collecting
+        connection.deadline = time.monotonic() + (self._data_seconds if collecting else self._idle_seconds)
         if output:
             self._send(connection, output)
 

@@ -31,7 +31,9 @@ log = logging.getLogger("lamson.smtp.wheel")
 #: Seconds that one step may hold up everybody else before the deputy takes the wheel. It may be twice that until he looks.
 PATIENCE = 0.005
 #: Steps that need more than this many seconds on average run in the pool: about what the way there and back costs.
-QUICK = 0.00015
+QUICK = 0.0003
+#: More than this counts as this much: a step among quick ones that took long was itself held up, by a busy machine.
+SLOW = 4 * QUICK
 #: The average looks back over about so many steps.
 LOOKS_BACK = 8
 #: What is kept of the average with each step in the pool, so that now and then one is tried at the wheel again.
@@ -75,6 +77,7 @@ class Wheel:
         self._at: Step | None = None  # the step that it is at, and may lose the wheel with
         self._lock = threading.Lock()  # of these two
         self._turning = threading.Event()  # so the deputy shall look
+        self._watched = False  # the same, and cheaper to ask
         self._deputy = self._over = False
         self._pace = 0.0  # seconds that steps took of late
 
@@ -136,14 +139,14 @@ class Wheel:
             return False
         kept = self.do_here(step)
         if kept:
-            self._pace += (time.monotonic() - step.began - self._pace) / LOOKS_BACK
+            self._pace += (min(time.monotonic() - step.began, SLOW) - self._pace) / LOOKS_BACK
         return kept
 
     def do_here(self, step: Step) -> bool:
         """As `do`, but not in the pool."""
         self._at = step
-        if not self._turning.is_set():
-            self._turning.set()
+        if not self._watched:
+            self._have_it_watched()
         self._perform(step)
         with self._lock:
             kept = self._at is step
@@ -170,10 +173,11 @@ class Wheel:
 
     def _look(self) -> None:
         """Waits for sockets, and reacts to those that are ready."""
+        me = threading.get_ident()
         for key, _ in self._selector.select(self.timeout):
             react, subject = key.data
             react(subject)
-            if not self.mine:
+            if self._holder != me:
                 return
 
     def see_to_deputy(self) -> None:
@@ -239,8 +243,13 @@ class Wheel:
     def _rest(self) -> None:
         """There is nothing to watch until the next step. One that began just now has seen the event still set, so look again."""
         self._turning.clear()
+        self._watched = False
         if self._at is not None or self._over:
-            self._turning.set()
+            self._have_it_watched()
+
+    def _have_it_watched(self) -> None:
+        self._watched = True
+        self._turning.set()
 
     def _hand_over(self, step: Step) -> None:
         step.pooled = True

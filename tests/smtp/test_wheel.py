@@ -120,6 +120,21 @@ def test_slow_steps_go_to_the_pool_and_quick_ones_return_to_the_wheel(mill: Mill
     wait_until(at_the_wheel_again)
 
 
+def test_one_slow_step_among_quick_ones_sends_none_to_the_pool(mill: Mill) -> None:
+    """On a busy machine the slow one was itself held up; what follows is as quick at the wheel as ever."""
+    doers: list[threading.Thread] = []
+
+    def all_at_the_wheel() -> bool:
+        ordered = len(mill.done) + 81
+        doers.clear()
+        for number in range(81):
+            mill.order(lambda number=number: (doers.append(threading.current_thread()), number == 40 and time.sleep(0.003)))
+        wait_until(lambda: len(mill.done) == ordered)
+        return set(doers) <= set(mill.threads)
+
+    wait_until(all_at_the_wheel)
+
+
 def test_the_deputy_rests_while_nothing_is_done(mill: Mill) -> None:
     mill.order(lambda: None)
     wait_until(lambda: mill.done)
