@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lamson.errors import AddressError
 
@@ -238,17 +239,23 @@ def bare_addresses(value: str | Iterable[str] | None) -> list[str]:
 
 def bare_address(value: str | Iterable[str] | None) -> str | None:
     """The first bare address, normalised; None when there is none. `""` and `"<>"` are the null sender, `""`."""
-    texts = [value] if isinstance(value, str) else value or []
-    if isinstance(value, str) and value.strip() in ("", "<>"):
+    if not isinstance(value, str):
+        return next((bare for text in value or [] for bare in _bare_in(text)), None)
+    if value.strip() in ("", "<>"):
         return NULL
-    return next((bare for text in texts for bare in _bare_in(text)), None)
+    return next(iter(_bare_in(value)), None)
 
 
 def _bare_in(text: str) -> Iterable[str]:
     """The bare addresses of one text. An envelope's, asked for several times a delivery, are nearly always as plain as can be."""
-    if len(text) <= ADDRESS_OCTETS and _BARE.fullmatch(text):
-        return (normalise(text),)
-    return (normalise(found.bare) for found in parse(text) if found.local)
+    plain = _plain(text) if len(text) <= ADDRESS_OCTETS else None
+    return (plain,) if plain is not None else (normalise(found.bare) for found in parse(text) if found.local)
+
+
+@lru_cache(maxsize=256)
+def _plain(text: str) -> str | None:
+    """The text, normalised, if it is nothing but a bare address of the plainest kind."""
+    return normalise(text) if _BARE.fullmatch(text) else None
 
 
 def normalise(address: str) -> str:

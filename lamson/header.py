@@ -13,7 +13,7 @@ import binascii
 import io
 import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
@@ -366,13 +366,18 @@ class Headers:
         """The fields of that name, or all."""
         if self._plain is not None:
             self._fields, self._plain = list(self._plain.fields), None
-        if name is None:
-            return self._fields
+        return self._fields if name is None else self._by_name().get(name.lower(), [])
+
+    def _by_name(self) -> dict[str, list[Field]]:
         if self._index is None:
             self._index = {}
             for field in self._fields:
                 self._index.setdefault(field.name.lower(), []).append(field)
-        return self._index.get(name.lower(), [])
+        return self._index
+
+    def names(self) -> KeysView[str]:
+        """The names that are there, in lower case."""
+        return self._plain.names() if self._plain is not None else self._by_name().keys()
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (bool(self.fields(name)) if self._plain is None else self._plain.first(name) is not None)
@@ -415,9 +420,9 @@ class Headers:
         if old:
             new.name = old[0].name
             self._fields = [new if field is old[0] else field for field in self._fields if field is old[0] or field.key != new.key]
+            self._changed()
         else:
-            self._fields.append(new)
-        self._changed()
+            self._add(new)
 
     def __delitem__(self, name: str) -> None:
         if name in self:
@@ -427,8 +432,13 @@ class Headers:
 
     def append(self, name: str, value: object) -> None:
         """Adds one more of that name, behind all others."""
-        self.fields().append(self._new(name, value))
-        self._changed()
+        self.fields(name)  # from here on they are read from the fields
+        self._add(self._new(name, value))
+
+    def _add(self, new: Field) -> None:
+        self._by_name().setdefault(new.key, []).append(new)
+        self._fields.append(new)
+        self.touched = True
 
     def _new(self, name: str, value: object) -> Field:
         if not isinstance(name, str) or not _NAME_TEXT.fullmatch(name):
@@ -479,19 +489,23 @@ class Head:
 
     def first(self, name: str) -> str | None:
         """The first value of that name, out of `plain`."""
-        values = self._values(name)
+        values = self._by_name().get(name.lower())
         return values[0] if values else None
 
     def values(self, name: str) -> list[str]:
         """All values of that name, out of `plain`."""
-        return list(self._values(name))
+        return list(self._by_name().get(name.lower(), ()))
 
-    def _values(self, name: str) -> Sequence[str]:
+    def names(self) -> KeysView[str]:
+        """The names out of `plain`, in lower case."""
+        return self._by_name().keys()
+
+    def _by_name(self) -> dict[str, list[str]]:
         if self._index is None:
             self._index = {}
-            for each, value in self.plain:
-                self._index.setdefault(each.lower(), []).append(value)
-        return self._index.get(name.lower(), ())
+            for name, value in self.plain:
+                self._index.setdefault(name.lower(), []).append(value)
+        return self._index
 
 
 _FOLD = re.compile(r"\n[ \t]++")

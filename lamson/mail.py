@@ -263,7 +263,7 @@ class MailRequest(HeaderMapping):
         to = self.reply_to if to is None else to
         if not to:
             return "it names nobody to answer to"
-        is_of_list = any(name in self.headers for name in _LIST_HEADERS)
+        is_of_list = not _LIST_HEADERS.isdisjoint(self.headers.names())
         if is_of_list or self.is_automatic() or address.normalise(to).startswith("mailer-daemon@"):
             return "it is automatic mail, of a list, or a delivery report"
         if address.normalise(to) in {address.bare_address(ourselves), self.recipient}:
@@ -324,16 +324,23 @@ def _last_ids(text: str, most: int) -> list[str]:
 
 
 _AUTOMATIC_PRECEDENCES = {"bulk", "junk", "list", "auto_reply"}
-_AUTOMATIC_HEADERS = ("List-Id", "List-Post", "X-Autoreply", "X-Autorespond")
+_AUTOMATIC_HEADERS = {"list-id", "list-post", "x-autoreply", "x-autorespond"}
+#: What may say that nobody wrote it.
+_TELLING_HEADERS = {"auto-submitted", "precedence", "return-path", "x-auto-response-suppress", "content-type", *_AUTOMATIC_HEADERS}
 
 #: What newsletters and lists without a List-Id have (RFC 2369 §3). A person may have written it, but not to us alone: it gets no answer.
-_LIST_HEADERS = ("List-Unsubscribe", "List-Subscribe", "List-Help", "Mailing-List")
+_LIST_HEADERS = {"list-unsubscribe", "list-subscribe", "list-help", "mailing-list"}
 
 #: X-Auto-Response-Suppress: what asks for no answer at all. Outlook also says there which receipts a person does not want.
 _SUPPRESSED = re.compile(r"\b(?:all|oof|autoreply)\b", re.IGNORECASE)
 
 
 def _is_automatic(base: MailBase) -> bool:
+    there = _TELLING_HEADERS & base.headers.names()
+    return bool(there) and (not _AUTOMATIC_HEADERS.isdisjoint(there) or _says_automatic(base))
+
+
+def _says_automatic(base: MailBase) -> bool:
     if any(_first_word(value) not in ("", "no") for value in base.get_all("Auto-Submitted")):
         return True
     if any(_first_word(value) in _AUTOMATIC_PRECEDENCES for value in base.get_all("Precedence")):
@@ -342,7 +349,7 @@ def _is_automatic(base: MailBase) -> bool:
         return True
     if _SUPPRESSED.search(base.get("X-Auto-Response-Suppress") or ""):
         return True
-    return base.content_type == "multipart/report" or any(name in base for name in _AUTOMATIC_HEADERS)
+    return base.content_type == "multipart/report"
 
 
 def _first_word(value: str) -> str:

@@ -54,10 +54,22 @@ class DeliveryFilter(logging.Filter):
 class DeliveryFormatter(logging.Formatter):
     """A formatter with `%(delivery)s`, for `logging.conf` files, which cannot name filters."""
 
+    _second: tuple[int, str] = (0, "")  # the last one that was put into words, and these
+
     def format(self, record: logging.LogRecord) -> str:
         if not hasattr(record, "delivery"):
-            DeliveryFilter().filter(record)
+            record.delivery = getattr(CURRENT.get(), "id", "-")
         return super().format(record)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """As `logging` does it; but the lines of one second have most of it in common."""
+        if datefmt or not self.default_msec_format:
+            return super().formatTime(record, datefmt)
+        second, words = self._second
+        if second != int(record.created):
+            second, words = int(record.created), time.strftime(self.default_time_format, self.converter(record.created))
+            self._second = second, words
+        return self.default_msec_format % (words, record.msecs)
 
 
 class LogFile(logging.handlers.WatchedFileHandler):
@@ -102,11 +114,16 @@ class LogFile(logging.handlers.WatchedFileHandler):
         except Exception:
             self.handleError(record)
 
+    def _open(self) -> Any:
+        """Without a buffer: what was written is in the file."""
+        return open(self.baseFilename, "ab", buffering=0)
+
     def _write(self) -> None:
         lines = "".join([self._lines.popleft() for _ in range(len(self._lines))])
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + 1.0
             self.reopenIfNeeded()
-        stream = self.stream = self.stream or self._open()
-        stream.write(lines)
-        stream.flush()
+        stream: Any = self.stream or self._open()
+        self.stream, octets = stream, lines.encode(self.encoding or "utf-8", "backslashreplace")
+        while octets:
+            octets = octets[stream.write(octets) :]

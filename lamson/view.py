@@ -218,12 +218,15 @@ class _Foreign:
 
 def _all_text(message: MailRequest) -> str:
     """All of it that a handler may have copied into a header: the envelope, decoded headers, the names of files, the text and the HTML."""
-    envelope = [str(message.From), str(message.To), str(message.recipient), str(message.Peer)]
+    envelope = "\n".join([str(message.From), str(message.To), str(message.recipient), str(message.Peer)])
+    as_it_reads = _is_as_it_reads(message.raw)
+    if as_it_reads and not message.headers.touched and b"%(" not in message.raw:
+        return envelope  # no placeholder stands in the rest
     headers = [f"{name}: {value}" for name, value in message.items()]
-    if _is_as_it_reads(message.raw):
-        return "\n".join([*envelope, *headers, message.raw.decode("ascii")])
+    if as_it_reads:
+        return "\n".join([envelope, *headers, message.raw.decode("ascii")])
     files = [part.filename or "" for part in (message.base, *message.walk())]
-    text = "\n".join([*envelope, *headers, *files, message.text, message.html or ""])
+    text = "\n".join([envelope, *headers, *files, message.text, message.html or ""])
     return "\n".join([text, text.replace("\\", "")])  # a name in quotes is read without them (RFC 5322 §3.2.4)
 
 

@@ -65,6 +65,19 @@ def test_a_line_carries_its_deliverys_id(log: logging.Logger, file: Path) -> Non
     assert file.read_text("utf-8") == "- before\n3f9c within, ü\n- after\n"
 
 
+def test_a_line_that_is_no_unicode_is_written_all_the_same(log: logging.Logger, file: Path) -> None:
+    log.info("from %s", "\udce9\ud800")
+    assert file.read_text("utf-8") == "- from \\udce9\\ud800\n"
+
+
+@pytest.mark.parametrize("datefmt", [None, "%H:%M"])
+def test_the_time_of_each_line_is_as_in_other_logs(datefmt: str | None) -> None:
+    ours, others = DeliveryFormatter("%(asctime)s", datefmt), logging.Formatter("%(asctime)s", datefmt)
+    for created in (1_000_000_000.25, 1_000_000_000.75, 1_000_000_001.0, 1_000_003_600.5, 1_000_000_000.0):
+        record = logging.makeLogRecord({"msg": "", "created": created, "msecs": created % 1 * 1000})
+        assert ours.format(record) == others.format(record)
+
+
 def test_lines_of_many_threads_are_whole_and_each_threads_in_order(log: logging.Logger, file: Path) -> None:
     def write(name: int) -> None:
         for number in range(200):
