@@ -15,7 +15,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -231,21 +230,11 @@ class Locks:
         self._mutex = threading.Lock()
         self._turns: dict[Any, list[Any]] = {}  # conversation -> [its lock, how many have or await it]
 
-    @contextmanager
-    def holding(self, conversations: Iterable[Conversation]) -> Iterator[None]:
+    def holding(self, conversations: Iterable[Conversation]) -> _Holding:
         """Holds the locks of all of them, taken in sorted order so that no two threads wait for each other."""
-        held: list[Conversation] = []
-        deadline = time.monotonic() + self.patience
-        try:
-            for conversation in sorted(set(conversations)):
-                self._take(conversation, deadline)
-                held.append(conversation)
-            yield
-        finally:
-            for conversation in reversed(held):
-                self._give(conversation)
+        return _Holding(self, sorted(set(conversations)))
 
-    def _take(self, conversation: Conversation, deadline: float) -> None:
+    def take(self, conversation: Conversation, deadline: float) -> None:
         with self._mutex:
             turn = self._turns.setdefault(conversation, [threading.Lock(), 0])
             if turn[1] > self.waiting:
@@ -255,7 +244,7 @@ class Locks:
             self._leave(conversation, turn)
             raise busy(f"waited {self.patience:g} s for {conversation}")
 
-    def _give(self, conversation: Conversation) -> None:
+    def give(self, conversation: Conversation) -> None:
         turn = self._turns[conversation]
         turn[0].release()
         self._leave(conversation, turn)
@@ -265,6 +254,30 @@ class Locks:
             turn[1] -= 1
             if not turn[1]:
                 del self._turns[conversation]
+
+
+class _Holding:
+    """`with` these locks. A class, as it stands on every message's way."""
+
+    __slots__ = ("_held", "_locks", "_wanted")
+
+    def __init__(self, locks: Locks, wanted: Sequence[Conversation]) -> None:
+        self._locks, self._wanted = locks, wanted
+        self._held: list[Conversation] = []
+
+    def __enter__(self) -> None:
+        deadline = time.monotonic() + self._locks.patience
+        try:
+            for conversation in self._wanted:
+                self._locks.take(conversation, deadline)
+                self._held.append(conversation)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        while self._held:
+            self._locks.give(self._held.pop())
 
 
 def busy(cause: str) -> SMTPError:

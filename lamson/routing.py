@@ -71,26 +71,19 @@ class Route:
     regex: Any
     function: Handler
     passes: tuple[tuple[str, int], ...]  # what it captures for its function, and the number of each group
+    module: str = field(init=False, repr=False)
+    name: str = field(init=False, repr=False)
+    full_name: str = field(init=False, repr=False)
+    stateless: bool = field(init=False, repr=False)
+    locking: bool = field(init=False, repr=False)
 
-    @property
-    def module(self) -> str:
-        return self.function.__module__
-
-    @property
-    def name(self) -> str:
-        return self.function.__name__
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.module}.{self.name}"
-
-    @property
-    def stateless(self) -> bool:
-        return getattr(self.function, "_lamson_stateless", False)
-
-    @property
-    def locking(self) -> bool:
-        return not self.stateless and not getattr(self.function, "_lamson_nolocking", False)
+    def __post_init__(self) -> None:
+        module, name = self.function.__module__, self.function.__name__
+        stateless = getattr(self.function, "_lamson_stateless", False)
+        locking = not stateless and not getattr(self.function, "_lamson_nolocking", False)
+        known = {"module": module, "name": name, "full_name": f"{module}.{name}", "stateless": stateless, "locking": locking}
+        for attribute, value in known.items():  # asked several times for each message, so not made anew each time
+            object.__setattr__(self, attribute, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +168,7 @@ class _Run:
     matches: list[Match] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
     running: Match | None = None
-    key: str = ""  # of the conversation that moves: asked before a handler can change the message
+    keys: dict[str, str] = field(default_factory=dict)  # module -> state key: asked before a handler can change the message
 
     @property
     def seconds(self) -> float:
@@ -436,12 +429,14 @@ class RoutingBase:
         return self._outcome(run, answer)
 
     def _handle(self, run: _Run, held: Delivery) -> None:
-        runs, why = self._choose(run.matches, run.message, held.get_state)
+        def state_of(module: str) -> str:
+            return held.get_state(run.keys[module], run.sender) if run.sender else ROUTE_FIRST_STATE
+
+        runs, why = self._choose(run.matches, state_of)
         if not runs:
             raise _Unhandled(why)
         if why:
             log.info("only stateless functions run for %s: %s", run.recipient, why)
-        run.key = next((self.state_key(each.route.module, run.message) for each in runs if not each.route.stateless), "")
         for each in runs:
             run.running = each
             log.info("matched %s: %s", run.recipient, each)
@@ -454,7 +449,7 @@ class RoutingBase:
         """Holds the next state; also when the sender stays, so that two processes cannot both think that they moved first."""
         if not run.sender:
             return
-        key = run.key
+        key = run.keys[ran.module]
         before = held.get_state(key, run.sender)
         moved_itself = (key, run.sender) in held.states
         after = before if returned is None else self._state_name(ran, returned)
@@ -515,7 +510,7 @@ class RoutingBase:
     def _move_to_error(self, run: _Run, held: Delivery) -> None:
         failed = run.running
         if failed and run.sender and not failed.route.stateless and (failed.route.module, ERROR_STATE) in self.table.states:
-            held.set_state(run.key, run.sender, ERROR_STATE)
+            held.set_state(run.keys[failed.route.module], run.sender, ERROR_STATE)
 
     def _outcome(self, run: _Run, answer: Reply, **more: Any) -> Outcome:
         receipt = (run.receipt, run.seconds) if run.receipt and answer.permanent else None
@@ -541,11 +536,14 @@ class RoutingBase:
     # -- choosing
 
     def _conversations(self, run: _Run) -> set[Conversation]:
+        """Those that must be locked. The state keys are asked for here, once."""
         if not run.sender:
             return set()
-        return {(self.state_key(each.route.module, run.message), run.sender) for each in run.matches if each.route.locking}
+        modules = {each.route.module for each in run.matches if not each.route.stateless}
+        run.keys = {module: self.state_key(module, run.message) for module in modules}
+        return {(run.keys[each.route.module], run.sender) for each in run.matches if each.route.locking}
 
-    def _choose(self, matches: list[Match], message: Any, state_of: Callable[[str, str], str]) -> tuple[list[Match], str]:
+    def _choose(self, matches: list[Match], state_of: Callable[[str], str]) -> tuple[list[Match], str]:
         """Every stateless function and the first in state, in route order; if none is in state, why. A sender who is lost, in a state that
         names no function any more, has nothing run: the message is worth keeping until somebody helps."""
         runs: list[Match] = []
@@ -555,7 +553,7 @@ class RoutingBase:
             if each.route.stateless:
                 runs.append(each)
                 continue
-            state = self._state_in(each.route.module, message, state_of)
+            state = state_of(each.route.module)
             if state == each.route.name and not taken:
                 taken = True
                 runs.append(each)
@@ -563,10 +561,6 @@ class RoutingBase:
                 why = self._explain(each.route.module, state)
                 lost = lost or (why if self._is_lost(each.route.module, state) else "")
         return ([], lost) if lost and not taken else (runs, "" if taken else why)
-
-    def _state_in(self, module: str, message: Any, state_of: Callable[[str, str], str]) -> str:
-        sender = message.route_from
-        return state_of(self.state_key(module, message), sender) if sender else ROUTE_FIRST_STATE
 
     def _is_lost(self, module: str, state: str) -> bool:
         return state != ROUTE_FIRST_STATE and (module, state) not in self.table.states
@@ -587,8 +581,8 @@ class RoutingBase:
         fresh = message.copy()
         fresh.recipient = recipient
         matches = self.match(recipient)
-        runs, _ = self._choose(matches, fresh, self._read)
-        states = {each.route.module: self._state_in(each.route.module, fresh, self._read) for each in matches if not each.route.stateless}
+        states = {each.route.module: self.get_state(each.route.module, fresh) for each in matches if not each.route.stateless}
+        runs, _ = self._choose(matches, states.__getitem__)
         return Plan(recipient, tuple(runs), states)
 
     # -- registering

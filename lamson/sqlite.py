@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -82,9 +82,9 @@ class Writer:
     def read(self, statement: Any, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The first row, in autocommit: what is committed now."""
         text, names = self._text(statement, ())
-        with self._connection(self._readers) as connection:
-            row: tuple[Any, ...] | None = connection.execute(text, [values[name] for name in names]).fetchone()
-            return row
+        given = [values[name] for name in names]
+        row: tuple[Any, ...] | None = self._on_connection(self._readers, lambda connection: connection.execute(text, given).fetchone())
+        return row
 
     def commit(self, writes: Sequence[Write]) -> None:
         """Returns when all of them are committed, perhaps together with those of others. Raises Conflict or Fault when they are not."""
@@ -176,17 +176,20 @@ class Writer:
             self._transaction([mine])
 
     def _transaction(self, together: Sequence[_Waiting]) -> None:
-        with self._connection(self._writers) as connection:
-            self._when_free(connection, "BEGIN IMMEDIATE")
-            try:
-                for write in _merged([write for each in together for write in each.writes]):
-                    self._write(connection, write)
-                self._when_free(connection, "COMMIT")
-            except BaseException:
-                connection.rollback()
-                raise
+        writes = _merged([write for each in together for write in each.writes])
+        self._on_connection(self._writers, lambda connection: self._write_all(connection, writes))
         for each in together:
             each.committed = True
+
+    def _write_all(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
+        self._when_free(connection, "BEGIN IMMEDIATE")
+        try:
+            for write in writes:
+                self._write(connection, write)
+            self._when_free(connection, "COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
 
     def _when_free(self, connection: sqlite3.Connection, statement: str) -> None:
         """Waits for other processes, at most `patience` seconds: for their writers, one that mends the file after a crash, and, on a disk
@@ -221,15 +224,14 @@ class Writer:
             known = self._texts[statement, columns] = (str(compiled), list(compiled.positiontup or ()))
         return known
 
-    @contextmanager
-    def _connection(self, kept: deque[sqlite3.Connection]) -> Iterator[sqlite3.Connection]:
-        """A connection without SQLAlchemy around it, kept for the next unless it failed. Errors come out as Conflict or Fault."""
+    def _on_connection(self, kept: deque[sqlite3.Connection], use: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Uses a connection without SQLAlchemy around it, kept for the next unless it failed. Errors come out as Conflict or Fault."""
         try:
             connection = kept.pop()
         except IndexError:
             connection = self._open(waits=kept is self._readers)
         try:
-            yield connection
+            result = use(connection)
         except sqlite3.IntegrityError as error:
             kept.append(connection)
             raise Conflict(f"another process was first: {error}") from error
@@ -240,6 +242,7 @@ class Writer:
             connection.close()
             raise
         kept.append(connection)
+        return result
 
     def _open(self, waits: bool) -> sqlite3.Connection:
         try:

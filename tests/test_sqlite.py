@@ -264,8 +264,7 @@ def test_a_file_that_cannot_be_opened_is_a_fault(database: Database, writer: Wri
 
 def test_more_rows_than_one_insert_holds_are_written_one_by_one(database: Database, writer: Writer) -> None:
     """A letter to thousands, where one insert would have more values than SQLite takes."""
-    with writer._connection(writer._writers) as connection:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32766)
+    writer._on_connection(writer._writers, lambda connection: connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32766))
     writer.commit([Write(ADD, [added(f"s{number}")[0].rows[0] for number in range(6000)])])
     assert len(senders(database)) == 6000
 
