@@ -7,7 +7,6 @@ undeliverable queue with the reason, and a report to its sender. It knows nothin
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -22,13 +21,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lamson import queue, report
+from lamson import queue, report, trace
 from lamson.database import CommittingDelivery, Database, DueRow, Message, OutboxRow, PushRow, Receipt, execute, now, removals
 from lamson.delivery import Carrier, Outgoing
 from lamson.errors import Conflict, Fault, PermanentError, QueueError, RelayError
 from lamson.status import Reply, reply
 
-log = logging.getLogger("lamson.outbox")
+log = trace.logger("lamson.outbox")
 
 #: Seconds to wait after the first, second, ... failure; the last one is for all that follow.
 PAUSES = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,7 +46,7 @@ __all__ = [
     "stateless",
 ]
 
-log = logging.getLogger("lamson.routing")
+log = trace.logger("lamson.routing")
 
 Handler = Callable[..., Any]
 F = TypeVar("F", bound=Handler)

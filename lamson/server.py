@@ -7,7 +7,6 @@ the answer of what became of them. It knows nothing of sockets, which are the li
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import socket as network
 import threading
@@ -33,7 +32,7 @@ from lamson.status import Reply, reply
 
 __all__ = ["LMTPReceiver", "QueueReceiver", "Relay", "SMTPError", "SMTPReceiver", "make_fake_settings", "undeliverable_message"]
 
-log = logging.getLogger("lamson.server")
+log = trace.logger("lamson.server")
 
 #: Octets of the messages that a receiver has in hand at once.
 BUDGET = 256 * 1024 * 1024

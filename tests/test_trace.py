@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,6 +76,68 @@ def test_the_time_of_each_line_is_as_in_other_logs(datefmt: str | None) -> None:
     for created in (1_000_000_000.25, 1_000_000_000.75, 1_000_000_001.0, 1_000_003_600.5, 1_000_000_000.0):
         record = logging.makeLogRecord({"msg": "", "created": created, "msecs": created % 1 * 1000})
         assert ours.format(record) == others.format(record)
+
+
+class Keeping(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def records_of(log: logging.Logger, say: Callable[[logging.Logger], None]) -> list[logging.LogRecord]:
+    handler = Keeping()
+    log.handlers, log.level, log.propagate = [handler], logging.INFO, False
+    say(log)
+    return handler.records
+
+
+def test_our_loggers_records_are_those_of_logging_but_for_the_place_in_the_source() -> None:
+    def say(log: logging.Logger) -> None:
+        log.info("%s and %d", "one", 2)
+        log.warning("nothing to fill in")
+        log.error("%(name)s", {"name": "named"})
+        log.info("more", extra={"more": 1})
+        log.debug("not this")
+        try:
+            raise ValueError("why")
+        except ValueError:
+            log.exception("it failed")
+
+    ours, others = records_of(trace.logger("lamson.a_test"), say), records_of(logging.Logger("lamson.a_test"), say)
+    place = {"pathname", "filename", "module", "lineno", "funcName"}
+    moment = {"created", "msecs", "relativeCreated", "exc_info"}
+    assert len(ours) == len(others) == 5
+    for one, other in zip(ours, others, strict=True):
+        assert one.__dict__.keys() == other.__dict__.keys()
+        assert one.getMessage() == other.getMessage()
+        same = one.__dict__.keys() - place - moment - {"args"}
+        assert {name: one.__dict__[name] for name in same} == {name: other.__dict__[name] for name in same}
+        assert abs(one.created - other.created) < 60
+        assert abs(one.relativeCreated - other.relativeCreated - (one.created - other.created) * 1000) < 1
+        assert one.msecs == int(one.msecs) == int(one.created % 1 * 1000)
+    assert "ValueError: why" in DeliveryFormatter("%(message)s").format(ours[-1])
+
+
+def test_an_applications_own_records_are_made_for_our_loggers_too() -> None:
+    class Own(logging.LogRecord):
+        pass
+
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Own)
+    try:
+        (record,) = records_of(trace.logger("lamson.a_test"), lambda log: log.info("hello"))
+    finally:
+        logging.setLogRecordFactory(before)
+    assert isinstance(record, Own)
+
+
+def test_other_loggers_stay_as_they_are() -> None:
+    assert isinstance(trace.logger("lamson.another_test"), trace.Logger)
+    assert not isinstance(logging.getLogger("lamson.a_third_test"), trace.Logger)
+    assert trace.logger("lamson.a_third_test") is logging.getLogger("lamson.a_third_test")
 
 
 def test_lines_of_many_threads_are_whole_and_each_threads_in_order(log: logging.Logger, file: Path) -> None:
