@@ -573,6 +573,19 @@ def test_a_relay_sends_several_over_one_connection_and_keeps_it() -> None:
     assert server.connections == 2
 
 
+def test_a_hand_over_of_an_applications_own_is_asked_for_each_of_several() -> None:
+    class Stamping(Relay):
+        def hand_over(self, mail: Outgoing) -> dict[str, RelayError]:
+            return super().hand_over(Outgoing(mail.mail_from, mail.rcpt_tos, b"Stamped: yes\r\n" + mail.data))
+
+    mails = [Outgoing(ME, (f"{number}@example.net",), RAW) for number in range(2)]
+    with ScriptedServer() as server:
+        relay = Stamping(*server.address[:2], timeout=5)
+        assert list(relay.hand_over_all(mails)) == [{}, {}]
+        relay.close()
+    assert [message.data[:8] for message in server.messages] == [b"Stamped:"] * 2
+
+
 def test_a_relays_failures_outside_a_delivery() -> None:
     with ScriptedServer({f"RCPT TO:<{YOU}>": "550 5.1.1 no such user"}) as server, to(server) as relay:
         with pytest.raises(PermanentError, match="no such user") as refused:

@@ -175,11 +175,13 @@ class Client:
 
     def _send(self, part: _Part) -> dict[str, RelayError]:
         """One transaction, and once more on a new connection where a kept one was dead: nothing had been accepted then."""
+        asked, self._asked = self._asked, None
+        if asked is not None and asked.part is not part:  # another message was sent meanwhile: the replies to come are not about it
+            self.drop()
         kept = self.connected
         wire = self.open()
-        asked, self._asked = self._asked, None
-        transaction = asked if asked is not None and asked.wire is wire else self._transaction(wire, part)
-        following = self._transaction(wire, part.following) if part.following is not None else None
+        transaction = asked if asked is not None and asked.wire is wire else _Transaction(wire, self.timeouts, self.lmtp, part)
+        following = _Transaction(wire, self.timeouts, self.lmtp, part.following) if part.following is not None else None
         try:
             failed = transaction.run(following)
         except ConnectionLost:
@@ -187,12 +189,12 @@ class Client:
             if not kept or wire.consents:
                 raise
             return self._send(part)
+        except BaseException:  # half said: what comes next over it might be taken for more of this
+            self.drop()
+            raise
         if following is not None and following.asked:
             self._asked = following
         return failed
-
-    def _transaction(self, wire: Wire, part: _Part) -> _Transaction:
-        return _Transaction(wire, self.timeouts, self.lmtp, part.message, part.rcpt_tos)
 
     def drop(self) -> None:
         """Closes without a word to the server."""
@@ -397,10 +399,10 @@ class _Transaction:
     `failed`: recipients that this server cannot be told. `asked`: its commands were sent behind the message before it.
     """
 
-    def __init__(self, wire: Wire, timeouts: Timeouts, lmtp: bool, message: _Message, rcpt_tos: Sequence[str]) -> None:
-        self.wire, self.timeouts, self.lmtp, self.message = wire, timeouts, lmtp, message
+    def __init__(self, wire: Wire, timeouts: Timeouts, lmtp: bool, part: _Part) -> None:
+        self.wire, self.timeouts, self.lmtp, self.part, self.message = wire, timeouts, lmtp, part, part.message
         self.asked = False
-        self.paths, self.failed = self._paths(rcpt_tos)
+        self.paths, self.failed = self._paths(part.rcpt_tos)
         self._mail = self._mail_command() if self.paths else ""
 
     def run(self, following: _Transaction | None = None) -> dict[str, RelayError]:

@@ -177,18 +177,18 @@ class Wire:
 
     def write_data(self, data: bytes, seconds: float, then: Sequence[str] = ()) -> None:
         """Writes a whole message, final dot and all, and `then` these commands, whose replies come after the message's (RFC 2920 §3.1).
-        `seconds` for each block of it."""
+        `seconds` for each block of it. Where only these are not taken, the message is, and its reply may be there: reading tells."""
         if self._talk:
             self._talk(f"C: ({len(data) - 3} octets of data)")
             for said in (".", *then):
                 self._talk(f"C: {said}")
-        data += _lines(then)
-        if len(data) <= BLOCK:
-            self._write(data, seconds)
-            return
-        view = memoryview(data)
-        for at in range(0, len(data), BLOCK):
-            self._write(view[at : at + BLOCK], seconds)
+        behind = _lines(then)
+        if len(data) > BLOCK:
+            view = memoryview(data)
+            for at in range(0, len(data), BLOCK):
+                self._write(view[at : at + BLOCK], seconds)
+            data = b""
+        self._write(data + behind, seconds, len(behind))
 
     def read(self, seconds: float) -> Reply:
         """The next reply. 421 is the end of the connection, whatever it answers (RFC 5321 §3.8)."""
@@ -232,13 +232,15 @@ class Wire:
         """Closes without a word."""
         self.sock.close()
 
-    def _write(self, data: bytes | memoryview, seconds: float) -> None:
+    def _write(self, data: bytes | memoryview, seconds: float, spare: int = 0) -> None:
+        """`spare`: so many octets at the end may stay unwritten."""
         deadline = time.monotonic() + seconds
         try:
             while data:
                 data = data[self._until(deadline, self.sock.send, data) :]
         except OSError as error:
-            raise self._lost(error, seconds) from error
+            if len(data) > spare:
+                raise self._lost(error, seconds) from error
 
     def _read(self, seconds: float) -> Reply:
         try:

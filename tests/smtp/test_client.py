@@ -7,6 +7,7 @@ import hmac
 import os
 import socket
 import subprocess
+import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
@@ -706,6 +707,74 @@ def outcome(first: str, second: str, together: bool) -> tuple[list[Any], list[st
         results = client.send_all(mails) if together else (client.send(*mail) for mail in mails)
         told = [{rcpt: (type(error), str(error.reply)) for rcpt, error in failed.items()} for failed in results]
     return told, [message.mail_from for message in server.messages]
+
+
+def test_another_message_may_be_sent_between_two_of_them() -> None:
+    one, two, other = several("one", "two", "other")
+    with ScriptedServer() as server, connect(server) as client:
+        results = client.send_all([one, two])
+        assert [next(results), client.send(*other), *results] == [{}, {}, {}]
+    taken = [(message.rcpt_tos, message.data) for message in server.messages]
+    assert taken == [(rcpt_tos, data) for _, rcpt_tos, data in (one, other, two)]
+
+
+@pytest.mark.parametrize("at", ["S: 250 2.1.5", "S: 250 2.0.0"])
+def test_a_bug_amid_a_message_leaves_no_connection_that_is_half_said(at: str) -> None:
+    def talk(line: str) -> None:
+        if line.startswith(at) and not broken:
+            broken.append(line)
+            raise RuntimeError("a bug")
+
+    broken: list[str] = []
+    with ScriptedServer() as server, connect(server, talk=talk) as client:
+        with pytest.raises(RuntimeError):
+            client.send(*several("one")[0])
+        assert not client.connected
+        assert client.send(*several("two")[0]) == {}
+    assert server.messages[-1].rcpt_tos == ["two@example.com"]
+    assert server.messages[-1].data == several("two")[0][2]
+
+
+@contextmanager
+def a_server_that_reads_no_further_than_a_message(monkeypatch: pytest.MonkeyPatch, says: bytes) -> Iterator[None]:
+    """For the first connection: it reads the message's end, says that, and closes. The connection holds little that is not read."""
+    ours, its = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    dial = Client._dial
+    sockets = [ours]
+    monkeypatch.setattr(Client, "_dial", lambda self: sockets.pop() if sockets else dial(self))
+
+    def serve() -> None:
+        with its:
+            its.sendall(b"220 hi\r\n")
+            read_to(b"\r\n")
+            its.sendall(b"250-hi\r\n250 PIPELINING\r\n")
+            read_to(b"DATA\r\n")
+            its.sendall(b"250 OK\r\n250 OK\r\n354 go on\r\n")
+            read_to(b"\r\n.\r\n")
+            its.sendall(says)
+
+    def read_to(end: bytes) -> None:
+        heard = b""
+        while not heard.endswith(end):
+            heard += its.recv(1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.parametrize(("says", "told"), [(b"250 taken\r\n", {}), (b"550 no\r\n", {"one@example.com": "550 no"})])
+def test_a_message_that_was_read_has_its_answer_though_the_next_envelope_was_not(
+    monkeypatch: pytest.MonkeyPatch, says: bytes, told: dict[str, str]
+) -> None:
+    everyone = [f"{number:0>60}@{'x' * 60}.example.com" for number in range(100)]
+    with a_server_that_reads_no_further_than_a_message(monkeypatch, says), ScriptedServer() as server, connect(server) as client:
+        failed, then = client.send_all([*several("one"), (ME, everyone, DATA)])
+    assert {rcpt: str(error.reply) for rcpt, error in failed.items()} == told
+    assert then == {}
+    assert [message.rcpt_tos for message in server.messages] == [everyone]
 
 
 def test_closing_does_not_wait_long_for_a_silent_server() -> None:
