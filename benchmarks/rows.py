@@ -244,7 +244,7 @@ def stateless_row() -> Measure:
         "Salmon": partial(at_project, partial(salmon_project, log="WARNING"), PEOPLE),
         "aiosmtpd": partial(at_program, "aiosmtpd_empty", "aiosmtpd", PEOPLE),
     }
-    return Measure(Row("stateless", "Receive and route to a stateless handler, 2 kB", aims, fair), subjects, 8_000)
+    return Measure(Row("stateless", "Receive and route to a stateless handler, 2 kB", aims, fair), subjects, 20_000)
 
 
 def conversation_row() -> Measure:
@@ -264,7 +264,7 @@ def conversation_row() -> Measure:
         "Lamson, -workers 2": partial(conversing, partial(lamson_project, workers=2)),
         "Salmon": partial(conversing, salmon_project),
     }
-    return Measure(Row("conversation", "Conversation: state, template, answer through the relay", aims, fair), subjects, 2_000)
+    return Measure(Row("conversation", "Conversation: state, template, answer through the relay", aims, fair), subjects, 4_000)
 
 
 def match_row() -> Measure:

@@ -17,6 +17,8 @@ from lamson.errors import SMTPError
 #: RFC 5321 §4.1.1.4: a line that is nothing but a dot.
 END = b"\r\n.\r\n"
 
+_NO_LINE_ENDS = bytes(set(range(256)) - set(b"\r\n"))
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -138,7 +140,7 @@ def checked(data: bytes, limits: Limits) -> bytes:
     """`data` itself, when it is a message that may be taken; else `SMTPError`."""
     if len(data) > limits.size:
         raise _too_large(limits)
-    if not limits.keep_bare_line_ends and _has_bare_line_end(data):
+    if not limits.keep_bare_line_ends and has_bare_line_end(data):
         raise SMTPError(550, "Lines end in CRLF only; this message has a bare CR or LF", "5.6.0")  # RFC 5321 §2.3.8
     header = _header_end(data, limits.header_bytes)
     if header < 0:
@@ -148,9 +150,9 @@ def checked(data: bytes, limits: Limits) -> bytes:
     return data
 
 
-def _has_bare_line_end(data: bytes) -> bool:
-    # A last CR or LF is bare as well: it is not counted as a pair. DATA always ends in CRLF, BDAT need not.
-    return not data.count(b"\n") == data.count(b"\r") == data.count(b"\r\n")
+def has_bare_line_end(data: bytes) -> bool:
+    """Not each CR and each LF belongs to a CRLF. A last CR is bare as well: DATA always ends in CRLF, BDAT need not."""
+    return 2 * data.count(b"\r\n") != len(data.translate(None, _NO_LINE_ENDS))
 
 
 def _header_end(data: bytes, limit: int) -> int:

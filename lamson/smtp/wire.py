@@ -19,6 +19,7 @@ from ssl import SSLContext, SSLSocket
 from typing import Any
 
 from lamson.errors import TransientError, failure
+from lamson.smtp.data import has_bare_line_end
 from lamson.status import Reply, reply
 
 log = logging.getLogger("lamson.smtp.client")
@@ -109,8 +110,7 @@ def wire_form(data: bytes) -> bytes:
     A bare CR or LF raises `PermanentError` 5.6.0: some servers would take it as a line's end, and so as the end of the message. A last
     line without an end gets one.
     """
-    ends = data.count(b"\r\n")
-    if data.count(b"\n") != ends or data.count(b"\r") != ends:
+    if has_bare_line_end(data):
         raise failure(550, f"The message has a bare CR or LF in line {bare_line_end(data)}", "5.6.0")
     if b"\r\n." in data:
         data = data.replace(b"\r\n.", b"\r\n..")
