@@ -370,9 +370,10 @@ class Headers:
 
     def _by_name(self) -> dict[str, list[Field]]:
         if self._index is None:
-            self._index = {}
+            index: dict[str, list[Field]] = {}
             for field in self._fields:
-                self._index.setdefault(field.name.lower(), []).append(field)
+                index.setdefault(field.name.lower(), []).append(field)
+            self._index = index  # whole: other threads may read the same message
         return self._index
 
     def names(self) -> KeysView[str]:
@@ -432,8 +433,9 @@ class Headers:
 
     def append(self, name: str, value: object) -> None:
         """Adds one more of that name, behind all others."""
-        self.fields(name)  # from here on they are read from the fields
-        self._add(self._new(name, value))
+        new = self._new(name, value)
+        self.fields()  # from here on they are read from the fields
+        self._add(new)
 
     def _add(self, new: Field) -> None:
         self._by_name().setdefault(new.key, []).append(new)
@@ -502,9 +504,10 @@ class Head:
 
     def _by_name(self) -> dict[str, list[str]]:
         if self._index is None:
-            self._index = {}
+            index: dict[str, list[str]] = {}
             for name, value in self.plain:
-                self._index.setdefault(name.lower(), []).append(value)
+                index.setdefault(name.lower(), []).append(value)
+            self._index = index  # whole: other threads may read the same message
         return self._index
 
 

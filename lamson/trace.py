@@ -9,6 +9,7 @@ import logging
 import logging.handlers
 import os
 import random
+import sys
 import threading
 import time
 from collections import deque
@@ -60,9 +61,15 @@ class Logger(logging.Logger):
         record.__dict__.update(
             _BLANK, name=name, msg=msg, args=args, levelno=level, levelname=logging.getLevelName(level), created=created,
             msecs=created % 1 * 1000 // 1, relativeCreated=(created - _BEGAN) * 1000, thread=threading.get_ident(),
-            threadName=threading.current_thread().name, process=os.getpid(),
+            threadName=threading.current_thread().name, process=os.getpid(), processName=_process_name(),
         )  # fmt: skip
         return record
+
+
+def _process_name() -> str:
+    """As `multiprocessing` has it, if that is used at all."""
+    processes = sys.modules.get("multiprocessing")
+    return processes.current_process().name if processes is not None else "MainProcess"
 
 
 _BLANK = logging.makeLogRecord({}).__dict__
@@ -121,6 +128,7 @@ class LogFile(logging.handlers.WatchedFileHandler):
         self._lines: deque[str] = deque()
         self._writing = threading.Lock()
         self._look_at = 0.0
+        self._cut_off = b""  # the end of a line that the disk did not take to its end
         super().__init__(filename, mode, encoding)
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -155,7 +163,7 @@ class LogFile(logging.handlers.WatchedFileHandler):
 
     def _open(self) -> Any:
         """Without a buffer: what was written is in the file."""
-        return open(self.baseFilename, "ab", buffering=0)
+        return open(self.baseFilename, f"{self.mode}b", buffering=0)
 
     def _write(self) -> None:
         lines = "".join([self._lines.popleft() for _ in range(len(self._lines))])
@@ -163,6 +171,7 @@ class LogFile(logging.handlers.WatchedFileHandler):
             self._look_at = time.monotonic() + 1.0
             self.reopenIfNeeded()
         stream: Any = self.stream or self._open()
-        self.stream, octets = stream, lines.encode(self.encoding or "utf-8", "backslashreplace")
+        self.stream, octets = stream, self._cut_off + lines.encode(self.encoding or "utf-8", "backslashreplace")
         while octets:
             octets = octets[stream.write(octets) :]
+            self._cut_off = b"\n" if octets else b""

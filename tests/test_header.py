@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.header
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -265,3 +266,22 @@ def test_a_header_that_was_set_is_read_back_equal(value: str) -> None:
     assert_canonical(data)
     assert data.isascii()
     assert read(data).items()[:1] == [("X-Value", kept)]
+
+
+def test_a_name_that_is_none_is_told_where_it_is_appended() -> None:
+    with pytest.raises(EncodingError, match="is no header name"):
+        header.Headers().append(5, "x")  # type: ignore[arg-type]
+
+
+def test_the_index_of_names_is_seen_by_no_other_thread_before_it_is_whole() -> None:
+    class Interrupted(list[tuple[str, str]]):
+        def __iter__(self) -> Iterator[tuple[str, str]]:
+            head.plain = self[:]
+            seen.append(head.first("To"))
+            return super().__iter__()
+
+    seen: list[str | None] = []
+    head = header.Head(b"", [], 34, 35, b"From: ann@ex.org\nTo: bob@ex.org\n")
+    head.plain = Interrupted(head.plain)
+    assert head.values("From") == ["ann@ex.org"]
+    assert seen == ["bob@ex.org"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import random
 import threading
@@ -121,6 +122,12 @@ def test_our_loggers_records_are_those_of_logging_but_for_the_place_in_the_sourc
     assert "ValueError: why" in DeliveryFormatter("%(message)s").format(ours[-1])
 
 
+def test_a_record_names_its_process_as_multiprocessing_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "name", "a worker")
+    (record,) = records_of(trace.logger("lamson.a_test"), lambda log: log.info("hello"))
+    assert record.processName == "a worker"
+
+
 def test_an_applications_own_records_are_made_for_our_loggers_too() -> None:
     class Own(logging.LogRecord):
         pass
@@ -192,6 +199,34 @@ def test_what_the_disk_does_not_take_is_told_and_the_next_line_is_written(
     assert [record.getMessage() for record in told] == ["lost"]
     assert file.read_text() == "- kept\n"
     assert not handler._writing.locked()
+
+
+def test_a_line_that_the_disk_took_half_of_does_not_spoil_the_next(log: logging.Logger, handler: LogFile, file: Path) -> None:
+    class Full:
+        took = False
+
+        def write(self, octets: bytes) -> int:
+            if self.took:
+                raise OSError(28, "No space left on device")
+            self.took = True
+            return disk.write(octets[:6])
+
+    disk, handler.handleError, handler._look_at = handler.stream, lambda record: None, float("inf")  # type: ignore[method-assign]
+    handler.stream = Full()  # type: ignore[assignment]
+    log.info("cut off")
+    log.info("lost")
+    handler.stream = disk
+    log.info("kept")
+    log.info("and this")
+    assert file.read_text() == "- cut \n- kept\n- and this\n"
+
+
+def test_a_file_that_is_to_be_begun_anew(handler: LogFile, file: Path) -> None:
+    file.write_text("from before\n")
+    anew = LogFile(file, "w")
+    anew.emit(logging.makeLogRecord({"msg": "hello"}))
+    anew.close()
+    assert file.read_text() == "hello\n"
 
 
 def test_lines_that_find_no_folder_are_lost_and_do_not_fill_the_memory(
