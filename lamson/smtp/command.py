@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from lamson import address
@@ -22,6 +23,9 @@ LINE_OCTETS = 512 + 26 + 17 + 10 + 500
 
 #: The longest AUTH command and the longest answer to a challenge, with the CRLF (RFC 4954 §4).
 AUTH_LINE_OCTETS = 12288
+
+#: What is said most often, as it is said.
+_ALONE = frozenset({b"DATA", b"RSET", b"NOOP", b"QUIT"})
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -55,6 +59,8 @@ class Mail(NamedTuple):
 
 def parse(line: bytes) -> tuple[str, str]:
     """The verb in capitals, and all that follows it, "" when nothing does. Space at the line's end means nothing (RFC 5321 §4.1.1)."""
+    if line in _ALONE:
+        return line.decode(), ""
     try:
         text = line.decode().rstrip(" \t")
     except UnicodeDecodeError:
@@ -76,6 +82,7 @@ def mail(argument: str) -> Mail:
     return Mail(_reverse_path(path, utf8), int(wanted.get("SIZE", 0)), wanted.get("BODY", "7BIT"), utf8, wanted.get("AUTH"))
 
 
+@lru_cache(maxsize=256)  # an application's recipients are few, and come again and again
 def rcpt(argument: str, utf8: bool) -> str:
     """The recipient that stands behind `RCPT` (RFC 5321 §4.1.1.3). `utf8`: MAIL said SMTPUTF8. No parameter is known."""
     path, parameters = _path_and_parameters(_TO, argument, "RCPT TO:<address>")

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,8 @@ class Connection:
     broken: bool = False
     gone: bool = False
 
-    @property
-    def talk(self) -> Session:
-        """The session, where there must be one."""
-        assert self.session is not None, "a connection talks after its handshake"
-        return self.session
+    #: The session, where there must be one.
+    talk: Session = field(init=False)
 
     def __str__(self) -> str:
         return self.peer or "a local client"
@@ -222,7 +219,7 @@ class Listener:
     def _greet(self, connection: Connection) -> None:
         """Says 220, unless the client has spoken first (RFC 5321 §3.1)."""
         tls = isinstance(connection.sock, ssl.SSLSocket)
-        session = connection.session = self._make_session(connection.peer, tls)
+        session = connection.session = connection.talk = self._make_session(connection.peer, tls)
         if not tls and (early := self._receive(connection)):
             session.feed(early)
         session.greet()
@@ -231,19 +228,18 @@ class Listener:
     # -- steps
 
     def _serve(self, connection: Connection, react: Callable[[Any], None], argument: Any) -> None:
-        """Reacts on behalf of one connection, and puts right what went wrong."""
-        self._attempt(connection, react, argument)
+        """Reacts on behalf of one connection. The connection barrier: whatever is raised for one client ends that client's connection and
+        nothing else."""
+        try:
+            react(argument)
+        except Exception:
+            self._break(connection)
         if connection.broken and self._wheel.mine:
             self._apologise(connection)
 
-    def _attempt(self, connection: Connection, run: Run, argument: Any) -> Any:
-        """The connection barrier: whatever is raised on behalf of one client ends that client's connection and nothing else."""
-        try:
-            return run(argument)
-        except Exception:
-            log.exception("Serving %s failed; its connection is closed.", connection)
-            connection.broken = True
-        return None
+    def _break(self, connection: Connection) -> None:
+        log.exception("Serving %s failed; its connection is closed.", connection)
+        connection.broken = True
 
     def _ready(self, connection: Connection) -> None:
         """The wheel says that the socket is ready."""
@@ -269,9 +265,12 @@ class Listener:
             run, argument = self._next(step)
 
     def _perform(self, step: Step) -> None:
-        """Does a step, in any thread, unless it was given up while it waited for one."""
+        """Does a step, in any thread, unless it was given up while it waited for one. Behind the same barrier."""
         if step.subject.step is step:
-            step.result = self._attempt(step.subject, step.run, step.argument)
+            try:
+                step.result = step.run(step.argument)
+            except Exception:
+                self._break(step.subject)
 
     def _resume(self, step: Step) -> None:
         """A step comes back."""
@@ -318,10 +317,8 @@ class Listener:
             return
         connection.collecting = collecting
         connection.deadline = time.monotonic() + (self._data_seconds if collecting else self._idle_seconds)
-        if output:
-            self._send(connection, output)
-
-    def _send(self, connection: Connection, output: bytes) -> None:
+        if not output:
+            return
         try:
             connection.unsent = output[connection.sock.send(output) :]
         except BLOCKED:
@@ -371,8 +368,10 @@ class Listener:
         if session is None or session.closed or connection.gone:
             return self._close(connection)
         last_words = session.abandon if session.pending else session.failed
-        self._attempt(connection, lambda connection: self._end(connection, last_words), connection)
-        if connection.broken:
+        try:
+            self._end(connection, last_words)
+        except Exception:
+            self._break(connection)
             self._close(connection)
 
     def _part(self, connection: Connection) -> None:
