@@ -189,8 +189,8 @@ def _shape_tokens(part: MailBase, kind: str) -> Iterator[str]:
 
 #: A word: letters and digits with what stands inside words, a currency's sign before and a percent's or exclamation marks behind.
 _WORD = re.compile(r"[$€£¥]?[^\W_]\w*+(?:[-'’.,]\w++)*+[%!]?")
-_URL = re.compile(r"\b(?:https?://|ftp://|www\.)[^\s<>\"'\\)\]]+", re.IGNORECASE)
-_MAIL = re.compile(r"[\w.+=-]{1,64}+@([\w-]+(?:\.[\w-]+)++)")
+_URL = re.compile(r"(\b(?:https?://|ftp://|www\.)[^\s<>\"'\\)\]]+)", re.IGNORECASE)
+_MAIL = re.compile(r"(?<![\w.+=-])[\w.+=-]++@([\w-]+(?:\.[\w-]+)++)")
 #: Scripts that set no space between words.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]+")
 
@@ -210,11 +210,12 @@ def _words(text: str, fold: bool = True) -> Iterator[str]:
 
 
 def _text_tokens(text: str) -> Iterator[str]:
-    for url in _URL.findall(text):
+    pieces = _URL.split(text)
+    for url in pieces[1::2]:
         yield from _url_tokens(url)
-    text = _URL.sub(" ", text)
-    yield from _mail_tokens(text)
-    yield from _words(_MAIL.sub(" ", text))
+    pieces = _MAIL.split(" ".join(pieces[::2]))
+    yield from (f"mail:{domain.lower()}" for domain in pieces[1::2])
+    yield from _words(" ".join(pieces[::2]))
 
 
 def _mail_tokens(text: str) -> Iterator[str]:
