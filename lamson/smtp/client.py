@@ -26,7 +26,7 @@ from typing import Self
 
 from lamson import address
 from lamson.errors import AddressError, PermanentError, RelayError, TransientError, failure
-from lamson.smtp.wire import BLOCK, ConnectionLost, Talk, TLSFailed, Wire, wire_form
+from lamson.smtp.wire import BLOCK, ConnectionLost, Silent, Talk, TLSFailed, Wire, wire_form
 from lamson.status import Reply
 
 log = logging.getLogger("lamson.smtp.client")
@@ -120,6 +120,7 @@ class Client:
         self.timeouts = Timeouts() if timeout is None else Timeouts.all(timeout)
         self.talk = talk or (log.info if debug else None)
         self._wire: Wire | None = None
+        self._goes_ahead = True  # an envelope may go behind a message
         self._asked: _Transaction | None = None  # whose envelope was sent, and whose replies are still to be read
 
     @property
@@ -181,13 +182,16 @@ class Client:
         kept = self.connected
         wire = self.open()
         transaction = asked if asked is not None and asked.wire is wire else _Transaction(wire, self.timeouts, self.lmtp, part)
-        following = _Transaction(wire, self.timeouts, self.lmtp, part.following) if part.following is not None else None
+        after = part.following if self._goes_ahead else None
+        following = _Transaction(wire, self.timeouts, self.lmtp, after) if after is not None else None
         try:
             failed = transaction.run(following)
-        except ConnectionLost:
+        except ConnectionLost as lost:
             self.drop()
             if not kept or wire.consents:
                 raise
+            if transaction.asked and isinstance(lost, Silent):  # it may forget what comes behind a message
+                self._goes_ahead = False
             return self._send(part)
         except BaseException:  # half said: what comes next over it might be taken for more of this
             self.drop()

@@ -45,6 +45,10 @@ class ConnectionLost(TransientError):
     """This connection is of no use any more: it broke, took too long, ended with 421, or what came over it was not SMTP."""
 
 
+class Silent(ConnectionLost):
+    """It took too long."""
+
+
 class TLSFailed(ConnectionLost):
     """The TLS handshake or the certificate was no good."""
 
@@ -288,7 +292,7 @@ class Wire:
     def _lost(self, error: OSError, seconds: float) -> ConnectionLost:
         silent = isinstance(error, (TimeoutError, BlockingIOError))
         why = f"{self.host} was silent for {seconds:g} s" if silent else f"The connection to {self.host} broke: {error}"
-        return ConnectionLost(reply(451, why, "4.4.2"))
+        return (Silent if silent else ConnectionLost)(reply(451, why, "4.4.2"))
 
     def _show(self, answer: Reply) -> None:
         assert self._talk is not None

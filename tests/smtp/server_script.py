@@ -6,8 +6,8 @@
 
 A key is a whole command ("RCPT TO:<bob@x>"), its verb with the message's sender ("DATA ann@x") or its verb; "connect" is the greeting,
 "." the end of data, "data" the moment after 354, "secret" a line within AUTH. A value is what to say: text (CRLF is added), bytes (sent as
-they are), HANG, DEAF, DROP, RESET, a tuple of such, done in order, or a list of such, one for each time the command comes, the last of
-them for ever.
+they are), HANG, DEAF, DROP, RESET, FLUSH, a tuple of such, done in order, or a list of such, one for each time the command comes, the last
+of them for ever.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-#: Say nothing until the client goes or the test ends; do not even read; close the connection; close it with a TCP reset.
-HANG, DEAF, DROP, RESET = object(), object(), object(), object()
+#: Say nothing until the client goes or the test ends; do not even read; close the connection; close it with a TCP reset; forget what was
+#: received and is not read yet.
+HANG, DEAF, DROP, RESET, FLUSH = object(), object(), object(), object(), object()
 
 EVERYTHING = ("PIPELINING", "SIZE 1000000", "8BITMIME", "ENHANCEDSTATUSCODES")
 
@@ -253,6 +254,9 @@ class _Connection:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if said in (RESET, DROP):
             raise _Gone
+        if said is FLUSH:
+            self.buffer = b""
+            return ""
         octets = said if isinstance(said, bytes) else f"{said}\r\n".encode()
         self.sock.sendall(octets)
         return octets.decode("latin-1")

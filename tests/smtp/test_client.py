@@ -26,7 +26,7 @@ from lamson.smtp.wire import ConnectionLost, ReplyReader, bare_line_end, parse_r
 from lamson.status import Reply
 from tests.conftest import find_program
 from tests.smtp.certificate import self_signed
-from tests.smtp.server_script import DEAF, DEFAULTS, DROP, EVERYTHING, HANG, RESET, ScriptedServer, free_port
+from tests.smtp.server_script import DEAF, DEFAULTS, DROP, EVERYTHING, FLUSH, HANG, RESET, ScriptedServer, free_port
 
 DATA = b"From: me@example.com\r\nTo: you@example.com\r\nSubject: hello\r\n\r\nHello.\r\n"
 ME, YOU, HER = "me@example.com", "you@example.com", "her@example.com"
@@ -707,6 +707,14 @@ def outcome(first: str, second: str, together: bool) -> tuple[list[Any], list[st
         results = client.send_all(mails) if together else (client.send(*mail) for mail in mails)
         told = [{rcpt: (type(error), str(error.reply)) for rcpt, error in failed.items()} for failed in results]
     return told, [message.mail_from for message in server.messages]
+
+
+def test_a_server_that_forgets_what_came_behind_a_message_is_waited_for_once() -> None:
+    mails = several("one", "two", "three", "four")
+    with ScriptedServer({".": (FLUSH, "250 taken")}) as server, connect(server, timeout=0.3) as client:
+        assert list(client.send_all(mails)) == [{}] * 4
+    assert [message.data for message in server.messages] == [data for _, _, data in mails]
+    assert server.connections == 2
 
 
 def test_another_message_may_be_sent_between_two_of_them() -> None:
