@@ -120,7 +120,8 @@ class Client:
         self.timeouts = Timeouts() if timeout is None else Timeouts.all(timeout)
         self.talk = talk or (log.info if debug else None)
         self._wire: Wire | None = None
-        self._goes_ahead = True  # an envelope may go behind a message
+        #: An envelope may go behind a message. Not in LMTP, where a missing verdict could not be told from the next reply.
+        self._goes_ahead = not lmtp
         self._asked: _Transaction | None = None  # whose envelope was sent, and whose replies are still to be read
 
     @property

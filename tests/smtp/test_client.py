@@ -820,6 +820,13 @@ def test_lmtp_answers_for_each_recipient() -> None:
     assert server.connections == 1
 
 
+def test_lmtp_waits_for_all_its_answers_before_it_goes_on() -> None:
+    """Of a server that gives too few, the answers to the next envelope would be taken for them."""
+    with ScriptedServer(lmtp=True) as server, connect(server, lmtp=True) as client:
+        assert list(client.send_all(several("one", "two"))) == [{}, {}]
+    assert [message.behind for message in server.messages] == [b"", b""]
+
+
 def test_lmtp_that_breaks_amid_its_answers() -> None:
     with ScriptedServer({f". {HER}": DROP}, lmtp=True) as server, connect(server, lmtp=True) as client:
         failed = client.send(ME, [YOU, HER, "late@example.com"], DATA)
