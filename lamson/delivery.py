@@ -234,7 +234,7 @@ class Locks:
         """Holds the locks of all of them, taken in sorted order so that no two threads wait for each other."""
         return _Holding(self, sorted(set(conversations)))
 
-    def take(self, conversation: Conversation, deadline: float) -> None:
+    def _take(self, conversation: Conversation, deadline: float) -> None:
         with self._mutex:
             turn = self._turns.setdefault(conversation, [threading.Lock(), 0])
             if turn[1] > self.waiting:
@@ -244,7 +244,7 @@ class Locks:
             self._leave(conversation, turn)
             raise busy(f"waited {self.patience:g} s for {conversation}")
 
-    def give(self, conversation: Conversation) -> None:
+    def _give(self, conversation: Conversation) -> None:
         turn = self._turns[conversation]
         turn[0].release()
         self._leave(conversation, turn)
@@ -269,7 +269,7 @@ class _Holding:
         deadline = time.monotonic() + self._locks.patience
         try:
             for conversation in self._wanted:
-                self._locks.take(conversation, deadline)
+                self._locks._take(conversation, deadline)
                 self._held.append(conversation)
         except BaseException:
             self.__exit__()
@@ -277,7 +277,7 @@ class _Holding:
 
     def __exit__(self, *error: object) -> None:
         while self._held:
-            self._locks.give(self._held.pop())
+            self._locks._give(self._held.pop())
 
 
 def busy(cause: str) -> SMTPError:

@@ -214,12 +214,12 @@ def _text_tokens(text: str) -> Iterator[str]:
     for url in pieces[1::2]:
         yield from _url_tokens(url)
     pieces = _MAIL.split(" ".join(pieces[::2]))
-    yield from (f"mail:{domain.lower()}" for domain in pieces[1::2])
+    yield from _mail_tokens(pieces[1::2])
     yield from _words(" ".join(pieces[::2]))
 
 
-def _mail_tokens(text: str) -> Iterator[str]:
-    yield from (f"mail:{domain.lower()}" for domain in _MAIL.findall(text))
+def _mail_tokens(domains: Iterable[str]) -> Iterator[str]:
+    return (f"mail:{domain.lower()}" for domain in domains)
 
 
 _PLACE = re.compile(r"(?:(\w{1,10}):)?(?://)?(?:([^/?#@]*)@)?([^/?#:@]*)(?::(\d+))?(.*)", re.DOTALL)
@@ -267,7 +267,7 @@ def _html_tokens(source: str) -> Iterator[str]:
     if any(_HIDDEN.search(attributes) for _, attributes in tags):
         yield "html:hidden"
     for link in _links(tags):
-        yield from _url_tokens(link) if not link.lower().startswith("mailto:") else _mail_tokens(link)
+        yield from _url_tokens(link) if not link.lower().startswith("mailto:") else _mail_tokens(_MAIL.findall(link))
     text = html.unescape(_TAG.sub(_gap, bare))
     yield from _text_tokens(text)
 

@@ -183,8 +183,7 @@ class Client:
         kept = self.connected
         wire = self.open()
         transaction = asked if asked is not None and asked.wire is wire else _Transaction(wire, self.timeouts, self.lmtp, part)
-        after = part.following if self._goes_ahead else None
-        following = _Transaction(wire, self.timeouts, self.lmtp, after) if after is not None else None
+        following = self._following(wire, part)
         try:
             failed = transaction.run(following)
         except ConnectionLost as lost:
@@ -200,6 +199,14 @@ class Client:
         if following is not None and following.asked:
             self._asked = following
         return failed
+
+    def _following(self, wire: Wire, part: _Part) -> _Transaction | None:
+        """What may be asked for with the end of this part."""
+        after = part.following
+        if after is None or not self._goes_ahead or "PIPELINING" not in wire.offers or len(part.message.stuffed) > BLOCK:
+            return None
+        following = _Transaction(wire, self.timeouts, self.lmtp, after)
+        return following if following.paths else None
 
     def drop(self) -> None:
         """Closes without a word to the server."""
@@ -412,7 +419,7 @@ class _Transaction:
 
     def run(self, following: _Transaction | None = None) -> dict[str, RelayError]:
         """Recipients that were not taken. Raises `ConnectionLost` where no recipient can have been taken. `following`: what comes next
-        on this connection, and may be asked for with the end of this one."""
+        on this connection, and is asked for with the end of this one."""
         if not self.paths:
             return self.failed
         self._begin()
@@ -486,11 +493,6 @@ class _Transaction:
     # -- the conversation
 
     @property
-    def pipelined(self) -> bool:
-        """The server takes several commands at once."""
-        return "PIPELINING" in self.wire.offers
-
-    @property
     def commands(self) -> list[str]:
         """All that is said before the data."""
         return [self._mail, *self._rcpts(), "DATA"]
@@ -501,7 +503,7 @@ class _Transaction:
     def _ask_envelope(self) -> tuple[list[Reply], Reply | None]:
         """The answers to each RCPT (MAIL's, where that was refused) and to DATA (None where it was not asked)."""
         ask, seconds = self.wire.ask, self.timeouts.command
-        if self.pipelined:
+        if "PIPELINING" in self.wire.offers:
             commands = self.commands
             said = [self.wire.read(seconds) for _ in commands] if self.asked else self.wire.ask_all(commands, seconds)
             begun, *answers, data = said
@@ -527,15 +529,13 @@ class _Transaction:
         if not taken:
             self._hand_nothing()
             return {}
-        asked = following is not None and self.pipelined and bool(following.paths) and len(self.message.stuffed) <= BLOCK
         try:
-            self.wire.write_data(self.message.stuffed, self.timeouts.block, following.commands if following is not None and asked else ())
+            self.wire.write_data(self.message.stuffed, self.timeouts.block, following.commands if following is not None else ())
         except ConnectionLost as lost:
             return self._cut_short(taken, lost)
-        failed = self._read_verdicts(taken)
         if following is not None:
-            following.asked = asked
-        return failed
+            following.asked = True
+        return self._read_verdicts(taken)
 
     def _hand_nothing(self) -> None:
         """The server wants data though it took no recipient, which it may when DATA was pipelined (RFC 2920 §3.1)."""
