@@ -22,7 +22,7 @@ from benchmarks.corpus import message_files
 from benchmarks.environment import HERE, Missing, python
 from benchmarks.load import Load, Sink
 from benchmarks.results import Aim, Row, Sample
-from benchmarks.server import Failed, Server, free_port
+from benchmarks.server import Detached, Failed, Server, free_port
 
 Subject = Callable[[int, Path], Sample]
 
@@ -69,7 +69,8 @@ def program(name: str, framework: str, folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def lamson_project(folder: Path, workers: int = 1, sink: Sink | None = None) -> Iterator[Server]:
-    """A project as `lamson gen` makes it, with the benchmark's handlers and ports; its database and its log are the default ones."""
+    """A project as `lamson gen` makes it, with the benchmark's handlers and ports, started as `lamson start` does it; its database and its
+    log are the default ones."""
     project = folder / "lamson"
     shutil.rmtree(project, ignore_errors=True)
     lamson = [python("lamson"), "-m", "lamson"]
@@ -78,7 +79,7 @@ def lamson_project(folder: Path, workers: int = 1, sink: Sink | None = None) -> 
     port, settings = free_port(), project / "config" / "settings.py"
     text = settings.read_text().replace('"localhost", "port": 8823', f'"127.0.0.1", "port": {port}')
     settings.write_text(text.replace('"localhost", "port": 8825', f'"127.0.0.1", "port": {sink.port if sink else 9}'))
-    with Server([*lamson, "start", "-foreground", "-workers", str(workers)], port, project) as server:
+    with Detached([*lamson, "start", "-workers", str(workers)], [*lamson, "stop"], "run/smtp.pid", port, project) as server:
         yield server
 
 

@@ -46,6 +46,11 @@ class Server:
             raise
         return self
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self.process.pid
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stop()
 
@@ -86,7 +91,7 @@ class Server:
 
     def megabytes(self, what: str = "VmRSS") -> float:
         """Memory of its process: `VmRSS` now, `VmHWM` at its highest."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = Path(f"/proc/{self.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith(f"{what}:"))
         return int(line.split()[1]) / 1024
 
@@ -97,12 +102,32 @@ class Server:
             stat = _stat(pid)
             if stat:
                 children.setdefault(int(stat[1]), []).append(pid)
-        wanted = [self.process.pid]
+        wanted = [self.pid]
         while wanted:
             pid = wanted.pop()
             wanted += children.get(pid, [])
             if _stat(pid):
                 yield pid
+
+
+class Detached(Server):
+    """A server that detaches: `command` ends when it takes mail, `pid_file` in `folder` tells which process it is, and `stop` ends it."""
+
+    def __init__(self, command: list[str], stop: list[str], pid_file: str, port: int, folder: Path) -> None:
+        super().__init__(command, port, folder)
+        self.folder, self.stop, self.pid_file = folder, stop, pid_file
+
+    @property
+    def pid(self) -> int:
+        return int((self.folder / self.pid_file).read_text())
+
+    def _wait_until_it_greets(self) -> None:
+        if self.process.wait(PATIENCE):
+            raise Failed(f"{self.command[0]} did not start: {self.said()[-800:]}")
+
+    def _stop(self) -> None:
+        subprocess.run(self.stop, cwd=self.folder, env=self.environ, capture_output=True)
+        self.output.close()
 
 
 def _stat(pid: int) -> list[str]:
