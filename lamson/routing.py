@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
@@ -59,6 +60,8 @@ RECEIPT_SECONDS = 7 * 86400.0
 RECEIPT_SECONDS_UNNAMED = 3600.0
 #: RFC 5321 §4.5.3.1: 64 octets of local part, the at sign, 255 of domain. Nothing longer is matched.
 ADDRESS_OCTETS = 320
+#: How many addresses a table remembers the matches of.
+REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Match:
     captures: Mapping[str, str]
 
     def __str__(self) -> str:
-        return f"{self.route.full_name}({', '.join(f'{name}={value!r}' for name, value in self.captures.items())})"
+        return f"{self.route.full_name}({', '.join([f'{name}={value!r}' for name, value in self.captures.items()])})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Plan:
     states: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would make it five times as dear
 class Outcome:
     """What became of one delivery. `reply` is what a client hears of it.
 
@@ -140,15 +143,23 @@ class _Table:
     index: pattern.Index
     states: frozenset[tuple[str, str]]
     keys: Mapping[str, Callable[[str, Any], str]]  # module -> its state key generator
+    #: `_match`, remembered: each recipient is asked for at RCPT and again by its delivery, and many come again.
+    match: Callable[[str], tuple[Match, ...]] = field(init=False, repr=False)
 
-    def match(self, address: str) -> list[Match]:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "match", lru_cache(REMEMBERED)(self._match))
+
+    def _match(self, address: str) -> tuple[Match, ...]:
+        if len(address.encode("utf-8", "replace")) > ADDRESS_OCTETS:
+            return ()
         found: dict[Handler, Match] = {}
         for number in self.index.candidates(address.lower()):
             candidate = self.routes[number]
             fits = candidate.regex.fullmatch(address)
             if fits and candidate.function not in found:
-                found[candidate.function] = Match(candidate, {name: fits[group] for name, group in candidate.passes})
-        return [*found.values()]
+                captures = {name: fits[group] for name, group in candidate.passes}
+                found[candidate.function] = Match(candidate, MappingProxyType(captures))
+        return tuple(found.values())
 
 
 class _Unhandled(Exception):
@@ -310,7 +321,7 @@ class RoutingBase:
 
     def match(self, address: str) -> list[Match]:
         """The functions whose routes fit, in route order, each with its captures. States are not asked."""
-        return self.table.match(address) if len(address.encode("utf-8", "replace")) <= ADDRESS_OCTETS else []
+        return [*self.table.match(address)] if len(address) <= ADDRESS_OCTETS else []
 
     def plan(self, message: Any) -> list[Plan]:
         """What each recipient of the message would run now. Nothing is run, locked or changed."""

@@ -69,6 +69,8 @@ class Receiver:
     def _one_answer(self, message: MailRequest, outcomes: Sequence[Outcome]) -> Reply:
         """The answer for all recipients. One failed for now: try again, and receipts keep those that are done from being done twice. All
         refused: the first refusal. Some refused: 250, if the refused copies are kept."""
+        if len(outcomes) == 1:
+            return outcomes[0].reply
         for each in outcomes:
             if each.reply.transient:
                 return each.reply
@@ -76,7 +78,7 @@ class Receiver:
         refused = [each for each in outcomes if not each.reply.ok]
         if refused and not (taken and self._keep(message, refused)):
             return refused[0].reply
-        if len(outcomes) == 1 or len(taken) > IDS_IN_A_REPLY:
+        if len(taken) > IDS_IN_A_REPLY:
             return taken[0].reply
         return reply(250, f"OK, deliveries {' '.join(each.delivery for each in taken)}")
 

@@ -72,6 +72,28 @@ def test_the_whole_address_is_matched_ignoring_case(router: RoutingBase, machine
     assert router.match("list@test.com\n") == []
 
 
+def test_what_is_remembered_of_an_address_is_nobodys_to_change(router: RoutingBase, machine: dict[str, Any]) -> None:
+    router.match("list@test.com").clear()
+    first = router.match("list@test.com")[0]
+    with pytest.raises(TypeError):
+        first.captures["name"] = "other"  # type: ignore[index]
+    assert [(each.route.name, dict(each.captures)) for each in router.match("list@test.com")] == [
+        ("START", {"name": "list", "host": "test.com"}),
+        ("PENDING", {"name": "list", "host": "test.com"}),
+    ]
+
+
+def test_an_address_that_fitted_nothing_fits_a_route_that_is_added(router: RoutingBase, machine: dict[str, Any]) -> None:
+    assert router.match("info@other.com") == []
+
+    @router.route("info@other\\.com")
+    @router.stateless
+    def INFO(message: Any) -> None:
+        pass
+
+    assert [each.route.name for each in router.match("info@other.com")] == ["INFO"]
+
+
 def test_an_address_longer_than_any_can_be_matches_nothing(router: RoutingBase) -> None:
     @router.route(".+")
     def START(message: Any) -> None: ...

@@ -12,7 +12,6 @@ import errno
 import ipaddress
 import logging
 import os
-import selectors
 import socket
 import ssl
 import time
@@ -25,7 +24,7 @@ from typing import Any
 
 from lamson.smtp.endpoint import Address, Certificate, bind, own_address
 from lamson.smtp.session import Envelope, Session
-from lamson.smtp.wheel import Step, Wheel
+from lamson.smtp.wheel import READ, WRITE, Step, Wheel
 from lamson.status import Reply, reply
 
 __all__ = ["Address", "Listener", "bind"]
@@ -39,10 +38,10 @@ TICK = 0.5
 LINGERING = 2.0
 #: The same, and the time between two looks, when the listener stops.
 HURRY = 0.1
-#: Octets read at a time. More than a TLS record has, so that none of it stays behind in the TLS layer, where the selector cannot see it.
+#: Octets read at a time. More than a TLS record has, so that none of it stays behind in the TLS layer, where the wheel cannot see it.
 READ_SIZE = 256 * 1024
 
-READ, WRITE, NOTHING = selectors.EVENT_READ, selectors.EVENT_WRITE, 0
+NOTHING = 0  # instead of READ or WRITE
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 

@@ -79,9 +79,9 @@ class Rules:
     new_id: Callable[[], str] = _no_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would make it five times as dear
 class Envelope:
-    """A message that was received whole and awaits its answer.
+    """A message that was received whole and awaits its answer. Nobody changes it.
 
     `peer` is the client's IP address, "" over a unix socket. `mail_from` "" is the null sender. `rcpt_tos` are bare, as given and in order,
     each once. `data` is the message with CRLF line ends, as it was before dots were doubled. `body` is what MAIL declared, "7BIT" or
@@ -116,7 +116,7 @@ class Session:
         #: A message is on its way: `data_seconds` applies, not `idle_seconds`.
         self.collecting = False
         self._buffer = bytearray()
-        self._output: list[bytes] = []
+        self._output = b""
         self._step: Callable[[Session], bool] = Session._too_early
         self._stage = NEW
         self._limits = Limits(rules.size, rules.header_bytes, rules.received, rules.keep_bare_line_ends)
@@ -166,8 +166,7 @@ class Session:
 
     def take_output(self) -> bytes:
         """The replies to be written now; empty when there are none."""
-        output = b"".join(self._output)
-        self._output.clear()
+        output, self._output = self._output, b""
         return output
 
     def tls_started(self) -> None:
@@ -602,7 +601,7 @@ class Session:
 
     def _say(self, answer: Reply) -> None:
         """The one place where replies leave. 421 is the last one (RFC 5321 §3.8)."""
-        self._output.append(RENDERED.get(answer) or bytes(answer))
+        self._output += RENDERED.get(answer) or bytes(answer)
         if answer.code == 421:
             self.end()
 

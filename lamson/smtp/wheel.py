@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import queue
-import selectors
+import select
 import socket
 import threading
 import time
@@ -27,6 +27,12 @@ from itertools import count
 from typing import Any
 
 log = logging.getLogger("lamson.smtp.wheel")
+
+#: What a socket may be ready for.
+READ, WRITE = select.POLLIN, select.POLLOUT
+#: Linux's way to wait for sockets, or that of other systems, and its unit of time in seconds. `selectors` would make several objects for
+#: each socket that is ready, at every look.
+POLL, UNIT = (select.epoll, 1.0) if hasattr(select, "epoll") else (select.poll, 0.001)
 
 #: Seconds that one step may hold up everybody else before the deputy takes the wheel. It may be twice that until he looks.
 PATIENCE = 0.005
@@ -66,12 +72,13 @@ class Wheel:
 
     def __init__(self, perform: Take, resume: Take, turn: Callable[[], bool], threads: int) -> None:
         self._perform, self._resume, self._go_on, self._most_workers = perform, resume, turn, threads
-        self._selector = selectors.DefaultSelector()
+        self._poll: Any = POLL()
+        self._reacts: dict[int, tuple[React, Any]] = {}  # by the descriptors that are watched
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._ear.setblocking(False)
         self._rung = False
-        self.watch(self._ear, selectors.EVENT_READ, self._hear, None)
+        self.watch(self._ear, READ, self._hear, None)
 
         self._holder = 0  # the thread that has the wheel
         self._at: Step | None = None  # the step that it is at, and may lose the wheel with
@@ -120,16 +127,14 @@ class Wheel:
         return self._holder == threading.get_ident()
 
     def watch(self, sock: socket.socket, events: int, react: React, subject: Any) -> None:
-        """From now on `react(subject)` is called when the socket is ready for one of the events."""
-        self._selector.register(sock, events, (react, subject))
-
-    def change(self, sock: socket.socket, events: int, react: React, subject: Any) -> None:
-        """The same for a socket that is watched already."""
-        self._selector.modify(sock, events, (react, subject))
+        """From now on `react(subject)` is called when the socket is ready for one of the events, or broken."""
+        self._reacts[sock.fileno()] = react, subject
+        self._poll.register(sock.fileno(), events)
 
     def forget(self, sock: socket.socket) -> None:
         """It is watched no more."""
-        self._selector.unregister(sock)
+        self._poll.unregister(sock.fileno())
+        del self._reacts[sock.fileno()]
 
     def do(self, step: Step) -> bool:
         """Does the step here or in the pool, as its like were quick or slow of late. True: it is done. False: it will be, and then comes to
@@ -174,11 +179,13 @@ class Wheel:
     def _look(self) -> None:
         """Waits for sockets, and reacts to those that are ready."""
         me = threading.get_ident()
-        for key, _ in self._selector.select(self.timeout):
-            react, subject = key.data
-            react(subject)
-            if self._holder != me:
-                return
+        for descriptor, _ in self._poll.poll(None if self.timeout is None else self.timeout / UNIT):
+            reaction = self._reacts.get(descriptor)
+            if reaction is not None:  # else it was forgotten since
+                react, subject = reaction
+                react(subject)
+                if self._holder != me:
+                    return
 
     def see_to_deputy(self) -> None:
         """Makes sure that there is one: the system may have had no thread to give."""
@@ -203,8 +210,11 @@ class Wheel:
         self._turning.set()
         for _ in range(self._workers):
             self._jobs.put(None)
-        for part in (self._selector, self._ear, self._bell):
-            part.close()
+        self._reacts.clear()
+        if hasattr(self._poll, "close"):
+            self._poll.close()
+        self._ear.close()
+        self._bell.close()
 
     # -- the other threads
 

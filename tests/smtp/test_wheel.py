@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,8 +48,11 @@ class Mill:
         self.wheel.join(time.monotonic() + PATIENCE)
 
 
-@pytest.fixture
-def mill() -> Iterator[Mill]:
+@pytest.fixture(params=[(select.poll, 0.001), (wheel.POLL, wheel.UNIT)], ids=["poll", "the system's own"])
+def mill(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mill]:
+    poll, unit = request.param
+    monkeypatch.setattr(wheel, "POLL", poll)
+    monkeypatch.setattr(wheel, "UNIT", unit)
     mill = Mill()
     mill.wheel.start()
     yield mill
