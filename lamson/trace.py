@@ -19,6 +19,9 @@ from typing import Any
 #: What this thread is working on: anything with an `id`. None between messages.
 CURRENT: ContextVar[Any] = ContextVar("lamson_current", default=None)
 
+#: From so many lines that wait to be written, as for a terminal that was stopped, each thread waits for its turn for these seconds.
+MANY, PATIENCE = 10_000, 1.0
+
 #: Of our own: an application may seed that of `random`, and ids would come again. A child process begins anew.
 _CHANCE = random.Random()
 os.register_at_fork(after_in_child=_CHANCE.seed)
@@ -52,28 +55,45 @@ class Logger(logging.Logger):
         """As `logging` says it where the source cannot be found."""
         return "(unknown file)", 0, "(unknown function)", None
 
-    def makeRecord(self, name: str, level: int, fn: str, lno: int, msg: object, args: Any, *more: Any, **others: Any) -> logging.LogRecord:
+    def _log(self, level: int, msg: object, args: Any, *more: Any, **others: Any) -> None:
         """A record with the attributes that `logging` gives one; an unusual one `logging` makes."""
-        exc_info, _, extra, *_ = (*more, None, None, None)
-        if exc_info or extra or others or (args and isinstance(args[0], dict)) or logging.getLogRecordFactory() is not logging.LogRecord:
-            return super().makeRecord(name, level, fn, lno, msg, args, *more, **others)
+        usual = not more and not others and (len(args) != 1 or isinstance(args[0], str))  # of a mapping alone `logging` takes the items
+        whole = logging.logThreads and logging.logProcesses and logging.logMultiprocessing
+        if not (usual and whole) or logging.getLogRecordFactory() is not logging.LogRecord:
+            super()._log(level, msg, args, *more, **others)
+            return
         record, created = logging.LogRecord.__new__(logging.LogRecord), time.time()
-        record.__dict__.update(
-            _BLANK, name=name, msg=msg, args=args, levelno=level, levelname=logging.getLevelName(level), created=created,
-            msecs=created % 1 * 1000 // 1, relativeCreated=(created - _BEGAN) * 1000, thread=threading.get_ident(),
-            threadName=threading.current_thread().name, process=os.getpid(), processName=_process_name(),
-        )  # fmt: skip
-        return record
+        record.__dict__ = {
+            **_BLANK, "name": self.name, "msg": msg, "args": args, "levelno": level, "levelname": logging.getLevelName(level),
+            "created": created, "msecs": created % 1 * 1000 // 1, "relativeCreated": (created - _BEGAN) * 1000,
+            "thread": threading.get_ident(), "threadName": threading.current_thread().name, "process": os.getpid(),
+        }  # fmt: skip
+        if "multiprocessing" in sys.modules:
+            record.processName = _process_name()
+        if _KNOWS_TASKS and "asyncio" in sys.modules:
+            record.taskName = _task_name()
+        self.handle(record)
 
 
 def _process_name() -> str:
-    """As `multiprocessing` has it, if that is used at all."""
-    processes = sys.modules.get("multiprocessing")
-    return processes.current_process().name if processes is not None else "MainProcess"
+    """As `multiprocessing` has it, once that is imported to its end."""
+    current = getattr(sys.modules["multiprocessing"], "current_process", None)
+    return "MainProcess" if current is None else str(current().name)
+
+
+def _task_name() -> str | None:
+    """As `asyncio` has it where a task of it runs."""
+    asyncio = sys.modules["asyncio"]
+    running = getattr(logging, "logAsyncioTasks", True) and asyncio._get_running_loop() is not None
+    task = asyncio.current_task() if running else None
+    return None if task is None else str(task.get_name())
 
 
 _BLANK = logging.makeLogRecord({}).__dict__
 _BEGAN = _BLANK["created"] - _BLANK["relativeCreated"] / 1000
+#: Python 3.12 and later.
+_KNOWS_TASKS = "taskName" in _BLANK
+_BLANK.update({"processName": "MainProcess"} | ({"taskName": None} if _KNOWS_TASKS else {}))
 
 
 def logger(name: str) -> logging.Logger:
@@ -100,12 +120,23 @@ class DeliveryFormatter(logging.Formatter):
     _second: tuple[int, str] = (0, "")  # the last one that was put into words, and these
 
     def format(self, record: logging.LogRecord) -> str:
-        if not hasattr(record, "delivery"):
+        if "delivery" not in record.__dict__:
             record.delivery = getattr(CURRENT.get(), "id", "-")
         if record.exc_info or record.exc_text or record.stack_info:
             return super().format(record)
         record.message, record.asctime = record.getMessage(), self.formatTime(record, self.datefmt)
         return self.formatMessage(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """As `logging` does it; but a format as most are is filled in at once."""
+        style: Any = self._style
+        usual = type(style) is logging.PercentStyle
+        if usual and not style._defaults:
+            try:
+                return str(style._fmt % record.__dict__)
+            except KeyError:
+                pass  # `logging` says which it was
+        return super().formatMessage(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """As `logging` does it; but the lines of one second have most of it in common."""
@@ -118,28 +149,31 @@ class DeliveryFormatter(logging.Formatter):
         return self.default_msec_format % (words, record.msecs)
 
 
-class LogFile(logging.handlers.WatchedFileHandler):
-    """A log's file that no thread waits for: who finds it busy leaves its line to whoever is writing, who takes all lines along.
+class _Lines(logging.Handler):
+    """A handler that no thread waits for: who finds it busy leaves its line to whoever is writing, who takes all lines along.
 
-    Lines keep their order and each is written whole. The file may be moved away, as logrotate does: within a second a new one is begun.
+    Lines keep their order and each is written whole. Only where so many are left that memory might fill, threads wait.
     """
 
-    def __init__(self, filename: str | os.PathLike[str], mode: str = "a", encoding: str | None = "utf-8") -> None:
+    terminator = "\n"
+
+    def __init__(self, *args: Any) -> None:
         self._lines: deque[str] = deque()
         self._writing = threading.Lock()
-        self._look_at = 0.0
-        self._cut_off = b""  # the end of a line that the disk did not take to its end
-        super().__init__(filename, mode, encoding)
+        super().__init__(*args)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Past the lock of `logging`: every thread would wait for it while one writes."""
+        if not self.filters:
+            self.emit(record)
+            return record
         passed = self.filter(record)
         if passed:
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return passed
 
     def close(self) -> None:
-        """Closes the file when who is writing has written. A line that comes later opens it again."""
+        """Closes when who is writing has written."""
         with self._writing:
             super().close()
 
@@ -150,16 +184,33 @@ class LogFile(logging.handlers.WatchedFileHandler):
         self._writing = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record, and whatever others leave meanwhile. What the disk does not take is lost, and is told as `logging` does."""
+        """Writes the record, and whatever others leave meanwhile. What is not taken is lost, and is told as `logging` does."""
         try:
             self._lines.append(self.format(record) + self.terminator)
-            while self._lines and self._writing.acquire(blocking=False):
+            while self._lines and (self._writing.acquire(blocking=False) or self._waited()):
                 try:
                     self._write()
                 finally:
                     self._writing.release()
         except Exception:
             self.handleError(record)
+
+    def _waited(self) -> bool:
+        """Whether it waited for the turn to write, and has it."""
+        return len(self._lines) > MANY and self._writing.acquire(timeout=PATIENCE)
+
+    def _write(self) -> None:
+        """Writes all lines that are left."""
+        raise NotImplementedError
+
+
+class LogFile(_Lines, logging.handlers.WatchedFileHandler):
+    """A log's file. It may be moved away, as logrotate does: within a second a new one is begun. A line after `close` opens it again."""
+
+    def __init__(self, filename: str | os.PathLike[str], mode: str = "a", encoding: str | None = "utf-8") -> None:
+        self._look_at = 0.0
+        self._cut_off = b""  # the end of a line that the disk did not take to its end
+        super().__init__(filename, mode, encoding)
 
     def _open(self) -> Any:
         """Without a buffer: what was written is in the file."""
@@ -175,3 +226,12 @@ class LogFile(logging.handlers.WatchedFileHandler):
         while octets:
             octets = octets[stream.write(octets) :]
             self._cut_off = b"\n" if octets else b""
+
+
+class Terminal(_Lines, logging.StreamHandler[Any]):
+    """Standard error, as it is when this is made, or another stream."""
+
+    def _write(self) -> None:
+        lines = "".join([self._lines.popleft() for _ in range(len(self._lines))])
+        self.stream.write(lines)
+        self.stream.flush()

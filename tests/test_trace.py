@@ -1,20 +1,24 @@
-"""The log: each line with its delivery, and a file that no thread waits for."""
+"""The log: each line with its delivery, and a file and a terminal that no thread waits for."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import logging
 import multiprocessing
 import os
+import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from lamson import trace
-from lamson.trace import DeliveryFormatter, LogFile
+from lamson.trace import DeliveryFormatter, LogFile, Terminal
 
 
 @pytest.fixture
@@ -126,6 +130,83 @@ def test_a_record_names_its_process_as_multiprocessing_does(monkeypatch: pytest.
     monkeypatch.setattr(multiprocessing.current_process(), "name", "a worker")
     (record,) = records_of(trace.logger("lamson.a_test"), lambda log: log.info("hello"))
     assert record.processName == "a worker"
+
+
+@pytest.mark.parametrize("flag", ["logThreads", "logProcesses", "logMultiprocessing"])
+def test_a_record_leaves_out_what_an_application_leaves_out(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, flag, False)
+    ours, theirs = (records_of(log, lambda log: log.info("hello")) for log in (trace.logger("lamson.a_test"), logging.Logger("other")))
+    for name in ("thread", "threadName", "process", "processName"):
+        assert getattr(ours[0], name) == getattr(theirs[0], name)
+
+
+def test_a_mapping_gives_its_items_whatever_kind_it_is() -> None:
+    (record,) = records_of(trace.logger("lamson.a_test"), lambda log: log.info("%(a)s", MappingProxyType({"a": 1})))
+    assert record.getMessage() == "1"
+
+
+@pytest.mark.parametrize("known", [hasattr(logging, "logAsyncioTasks"), True])
+def test_a_record_names_its_task_where_logging_does(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def say() -> list[logging.LogRecord]:
+        cast(Any, asyncio.current_task()).set_name("a task of the application's")
+        return records_of(trace.logger("lamson.a_test"), lambda log: log.info("hello"))
+
+    monkeypatch.setattr(trace, "_KNOWS_TASKS", known)
+    (within,), (outside,) = asyncio.run(say()), records_of(trace.logger("lamson.a_test"), lambda log: log.info("hello"))
+    assert getattr(within, "taskName", None) == ("a task of the application's" if known else None)
+    assert getattr(outside, "taskName", None) is None
+    monkeypatch.setattr(logging, "logAsyncioTasks", False, raising=False)
+    assert getattr(asyncio.run(say())[0], "taskName", None) is None
+
+
+def test_a_record_can_be_pickled_and_handled_by_another_process() -> None:
+    (record,) = records_of(trace.logger("lamson.a_test"), lambda log: log.info("%s", "hello"))
+    assert logging.makeLogRecord(pickle.loads(pickle.dumps(record)).__dict__).getMessage() == "hello"
+
+
+def test_lines_of_a_logger_that_is_switched_off_are_not_written() -> None:
+    log = trace.logger("lamson.a_test")
+
+    def say(log: logging.Logger) -> None:
+        log.info("one")
+        log.disabled = True
+        log.info("two")
+        log.disabled = False
+        logging.disable(logging.INFO)
+        log.info("three")
+        logging.disable(logging.NOTSET)
+        log.addFilter(no_four)
+        log.info("four")
+        log.removeFilter(no_four)
+        log.info("five")
+
+    def no_four(record: logging.LogRecord) -> bool:
+        return record.getMessage() != "four"
+
+    assert [record.getMessage() for record in records_of(log, say)] == ["one", "five"]
+
+
+@pytest.mark.parametrize(
+    "formatter",
+    [
+        DeliveryFormatter("{message} of {delivery}", style="{"),
+        DeliveryFormatter("$message of $delivery", style="$"),
+        DeliveryFormatter("%(message)s%(of)s%(delivery)s", defaults={"of": " of "}),
+    ],
+)
+def test_other_formats_are_filled_in_too(formatter: DeliveryFormatter) -> None:
+    assert formatter.format(logging.makeLogRecord({"msg": "hello", "delivery": "3f9c"})) == "hello of 3f9c"
+
+
+def test_a_format_that_is_changed_later_holds_from_then_on() -> None:
+    formatter = DeliveryFormatter("%(message)s")
+    formatter._style._fmt = "%(levelname)s %(message)s"
+    assert formatter.format(logging.makeLogRecord({"msg": "hello", "levelname": "INFO"})) == "INFO hello"
+
+
+def test_a_format_with_a_field_that_is_missing_is_told_as_logging_does() -> None:
+    with pytest.raises(ValueError, match="Formatting field not found in record: 'nowhere'"):
+        DeliveryFormatter("%(nowhere)s").format(logging.makeLogRecord({"msg": "hello"}))
 
 
 def test_an_applications_own_records_are_made_for_our_loggers_too() -> None:
@@ -282,3 +363,95 @@ def test_the_logging_of_later_pythons_takes_its_lock_otherwise(handler: LogFile)
     """3.13 has `with self.lock` where 3.11 has `if self.lock`."""
     with handler.lock:  # type: ignore[union-attr]
         handler.flush()
+
+
+# -- the terminal
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[Terminal, io.StringIO]]:
+    handler = Terminal(io.StringIO())
+    handler.setFormatter(DeliveryFormatter("%(delivery)s %(message)s"))
+    yield handler, handler.stream
+    handler.close()
+
+
+def at(handler: logging.Handler) -> logging.Logger:
+    log = logging.Logger("a log of the test's own", logging.INFO)
+    log.addHandler(handler)
+    return log
+
+
+def test_the_terminal_is_standard_error_as_it_is_now(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = Terminal()
+    assert isinstance(handler, logging.StreamHandler)
+    at(handler).info("hello, %s", "ü")
+    handler.close()
+    assert capsys.readouterr().err == "hello, ü\n"
+
+
+def test_who_finds_the_terminal_busy_leaves_the_line_and_goes_on(terminal: tuple[Terminal, io.StringIO]) -> None:
+    handler, stream = terminal
+    with handler._writing:
+        at(handler).info("left")
+        assert stream.getvalue() == ""
+    at(handler).info("taken along")
+    assert stream.getvalue() == "- left\n- taken along\n"
+
+
+def test_lines_of_many_threads_at_a_pipe_are_whole() -> None:
+    receive, send = os.pipe()
+    handler = Terminal(os.fdopen(send, "w"))
+    log = at(handler)
+    threads = [threading.Thread(target=lambda: [log.info("x" * 3000) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with os.fdopen(receive) as pipe:
+        assert [pipe.readline() for _ in range(200)] == ["x" * 3000 + "\n"] * 200
+    for thread in threads:
+        thread.join()
+    handler.stream.close()
+
+
+def test_where_very_many_lines_are_left_a_thread_waits(terminal: tuple[Terminal, io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    handler, stream = terminal
+    monkeypatch.setattr(trace, "MANY", 1)
+    monkeypatch.setattr(trace, "PATIENCE", 60.0)
+    log = at(handler)
+    with handler._writing:
+        log.info("left")
+        waiting = threading.Thread(target=log.info, args=("waits",))
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert stream.getvalue() == "- left\n- waits\n"
+
+
+def test_where_nobody_writes_for_long_a_thread_goes_on(terminal: tuple[Terminal, io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    handler, stream = terminal
+    monkeypatch.setattr(trace, "MANY", 1)
+    monkeypatch.setattr(trace, "PATIENCE", 0.01)
+    with handler._writing:
+        at(handler).info("left")
+        at(handler).info("left, too")
+    at(handler).info("taken along")
+    assert stream.getvalue() == "- left\n- left, too\n- taken along\n"
+
+
+def test_a_terminal_that_is_gone_is_told_and_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    handler = Terminal(io.StringIO())
+    monkeypatch.setattr(handler, "handleError", lambda record: told.append(record.getMessage()))
+    handler.stream.close()
+    at(handler).info("lost")
+    at(handler).info("lost, too")
+    assert told == ["lost", "lost, too"]
+    assert not handler._lines
+
+
+def test_without_standard_error_lines_are_lost_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    handler = Terminal()
+    at(handler).info("lost")
+    assert not handler._lines

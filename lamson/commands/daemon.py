@@ -17,7 +17,7 @@ from lamson import process
 from lamson.commands.style import option, switch
 from lamson.errors import ConfigError, LamsonError
 from lamson.smtp import listener
-from lamson.trace import DeliveryFormatter
+from lamson.trace import DeliveryFormatter, Terminal
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,7 +91,7 @@ def start(terms: dict[str, Any], load: Callable[[], Any], debug: bool, **more: A
 
 def log_to_terminal(level: int) -> None:
     """What is logged goes to standard error, too."""
-    handler = logging.StreamHandler()
+    handler = Terminal()
     handler.setFormatter(DeliveryFormatter("%(asctime)s %(levelname)s %(delivery)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(level)
