@@ -558,19 +558,26 @@ class RoutingBase:
         names no function any more, has nothing run: the message is worth keeping until somebody helps."""
         runs: list[Match] = []
         taken = False
-        lost, why = "", "no route fits the address" if not matches else ""
+        passed: list[tuple[str, str]] = []  # module and state of those that were not
         for each in matches:
             if each.route.stateless:
                 runs.append(each)
-                continue
-            state = state_of(each.route.module)
-            if state == each.route.name and not taken:
-                taken = True
-                runs.append(each)
             elif not taken:
-                why = self._explain(each.route.module, state)
-                lost = lost or (why if self._is_lost(each.route.module, state) else "")
-        return ([], lost) if lost and not taken else (runs, "" if taken else why)
+                state = state_of(each.route.module)
+                taken = state == each.route.name
+                if taken:
+                    runs.append(each)
+                else:
+                    passed.append((each.route.module, state))
+        return (runs, "") if taken else self._none_in_state(matches, runs, passed)
+
+    def _none_in_state(self, matches: list[Match], runs: list[Match], passed: list[tuple[str, str]]) -> tuple[list[Match], str]:
+        for each in passed:
+            if self._is_lost(*each):
+                return [], self._explain(*each)
+        if passed:
+            return runs, self._explain(*passed[-1])
+        return runs, "" if matches else "no route fits the address"
 
     def _is_lost(self, module: str, state: str) -> bool:
         return state != ROUTE_FIRST_STATE and (module, state) not in self.table.states
