@@ -241,6 +241,8 @@ def bare_address(value: str | Iterable[str] | None) -> str | None:
     """The first bare address, normalised; None when there is none. `""` and `"<>"` are the null sender, `""`."""
     if not isinstance(value, str):
         return next((bare for text in value or [] for bare in _bare_in(text)), None)
+    if len(value) <= ADDRESS_OCTETS and (plain := _plain(value)) is not None:
+        return plain
     if value.strip() in ("", "<>"):
         return NULL
     return next(iter(_bare_in(value)), None)

@@ -19,6 +19,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice, pairwise
 from typing import IO, Any
 
@@ -381,7 +382,7 @@ def _with_newlines(data: bytes) -> bytes:
 def to_bytes(mail: MailBase, leave_out: Iterable[str] = ()) -> bytes:
     """The canonical form with CRLF, without the headers named. Raises `EncodingError` for text that is neither ASCII nor Unicode."""
     content = _write_content(mail)
-    lines = _written_headers(mail, _CONTENT_KEYS | {name.lower() for name in leave_out})
+    lines = _written_headers(mail, _CONTENT_KEYS.union(map(str.lower, leave_out)))
     payload = b"".join(content.pieces)
     end = b"" if not payload or payload.endswith(b"\r\n") else b"\r\n"
     return _head([*lines, "MIME-Version: 1.0", *content.lines]) + payload + end
@@ -478,12 +479,25 @@ def _write_text(mail: MailBase, body: str) -> tuple[list[str], bytes]:
         body = _with_lf(body)
     ascii_only = body.isascii()
     charset = "us-ascii" if ascii_only else "utf-8"
-    parameters = {**_parameters_of(mail, "charset"), "charset": charset} if kind.startswith("text/") else _parameters_of(mail)
     if ascii_only and _is_7bit(body):
         encoding, payload = "7bit", body.replace("\n", "\r\n").encode("ascii")
     else:
         encoding, payload = _encode_body(utf8(body))
-    return [parameters_line("Content-Type", kind, parameters), f"Content-Transfer-Encoding: {encoding}"], payload
+    return [_type_line(mail, kind, charset), f"Content-Transfer-Encoding: {encoding}"], payload
+
+
+def _type_line(mail: MailBase, kind: str, charset: str) -> str:
+    if not kind.startswith("text/"):
+        return parameters_line("Content-Type", kind, _parameters_of(mail))
+    if not mail.content_encoding["Content-Type"][1]:
+        return _text_line(kind, charset)
+    return parameters_line("Content-Type", kind, {**_parameters_of(mail, "charset"), "charset": charset})
+
+
+@lru_cache(maxsize=100)
+def _text_line(kind: str, charset: str) -> str:
+    """Where nothing else was said: nearly all text is of the same two or three."""
+    return parameters_line("Content-Type", kind, {"charset": charset})
 
 
 def _is_7bit(body: str) -> bool:

@@ -279,9 +279,10 @@ def utf8(text: str) -> bytes:
 
 def header_line(name: str, text: str) -> str:
     """One header as it is written, without its last line end; folded at single spaces, so that unfolding gives the same text back."""
-    if not text.isascii() or len(text) > LINE or "=?" in text:
-        text = _encode_value(text, name.lower() in ADDRESS_HEADERS)
     line = f"{name}: {text}"
+    if len(line) <= LINE and text.isascii() and "=?" not in text:
+        return line
+    line = f"{name}: {_encode_value(text, name.lower() in ADDRESS_HEADERS)}"
     return line if len(line) <= LINE else "\r\n ".join(_lines(line))
 
 
@@ -357,57 +358,62 @@ class Headers:
 
     def __init__(self, reading: Reading | None = None, head: Head | None = None) -> None:
         self._plain = head if head is not None and head.plain else None  # where all is read from until a field is asked for
-        self._fields = list(head.fields) if head is not None and not head.plain else []
-        self._index: dict[str, list[Field]] | None = None
+        self._fields: list[Field] = []
+        self._index: dict[str, list[Field]] = {}  # name in lower case -> its fields
+        if head is not None and not head.plain:
+            self._keep(list(head.fields))
         self.reading = reading or Reading()
         self.touched = False
 
     def fields(self, name: str | None = None) -> list[Field]:
         """The fields of that name, or all."""
         if self._plain is not None:
-            self._fields, self._plain = list(self._plain.fields), None
-        return self._fields if name is None else self._by_name().get(name.lower(), [])
+            self._keep(list(self._plain.fields))
+            self._plain = None  # last: other threads may read the same message
+        return self._fields if name is None else self._index.get(name.lower(), [])
 
-    def _by_name(self) -> dict[str, list[Field]]:
-        if self._index is None:
-            index: dict[str, list[Field]] = {}
-            for field in self._fields:
-                index.setdefault(field.name.lower(), []).append(field)
-            self._index = index  # whole: other threads may read the same message
-        return self._index
+    def _keep(self, fields: list[Field]) -> None:
+        index: dict[str, list[Field]] = {}
+        for field in fields:
+            index.setdefault(field.name.lower(), []).append(field)
+        self._fields, self._index = fields, index
 
     def names(self) -> KeysView[str]:
         """The names that are there, in lower case."""
-        return self._plain.names() if self._plain is not None else self._by_name().keys()
+        return self._plain.names() if self._plain is not None else self._index.keys()
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (bool(self.fields(name)) if self._plain is None else self._plain.first(name) is not None)
+        return isinstance(name, str) and (name.lower() in self._index if self._plain is None else self._plain.first(name) is not None)
 
     def __getitem__(self, name: str) -> str | None:
         if self._plain is not None:
             return self._plain.first(name)
-        fields = self.fields(name)
+        fields = self._index.get(name.lower())
         return fields[0].value(self.reading) if fields else None
 
     def get_all(self, name: str) -> list[str]:
         """All values of that name, in order."""
-        return self._plain.values(name) if self._plain is not None else [field.value(self.reading) for field in self.fields(name)]
+        if self._plain is not None:
+            return self._plain.values(name)
+        return [field.text or field.value(self.reading) for field in self._index.get(name.lower(), ())]
 
     def raw_texts(self, name: str) -> list[str]:
         """All values of that name unfolded, their encoded words as they are: what addresses and parameters must be read from."""
-        return self.get_all(name) if self._plain is not None else [self._unfolded(field) for field in self.fields(name)]
+        if self._plain is not None:
+            return self._plain.values(name)
+        return [self._unfolded(field) for field in self._index.get(name.lower(), ())]
 
     def raw_text(self, name: str) -> str | None:
         """The first of them."""
         if self._plain is not None:
             return self[name]
-        fields = self.fields(name)
+        fields = self._index.get(name.lower())
         return self._unfolded(fields[0]) if fields else None
 
     def raw_texts_of(self, names: tuple[str, ...]) -> list[str | None]:
         """The `raw_text` of each of these names, in lower case; of few it is quicker so."""
         if self._plain is None:
-            return [self.raw_text(name) for name in names]
+            return [self._unfolded(self._index[name][0]) if name in self._index else None for name in names]
         sizes = set(map(len, names))
         found = {name.lower(): value for name, value in reversed(self._plain.plain) if len(name) in sizes}
         return [found.get(name) for name in names]
@@ -420,16 +426,16 @@ class Headers:
         old = self.fields(name)
         if old:
             new.name = old[0].name
-            self._fields = [new if field is old[0] else field for field in self._fields if field is old[0] or field.key != new.key]
-            self._changed()
+            self._keep([new if field is old[0] else field for field in self._fields if field is old[0] or field.key != new.key])
+            self.touched = True
         else:
             self._add(new)
 
     def __delitem__(self, name: str) -> None:
         if name in self:
             key = name.lower()
-            self._fields = [field for field in self.fields() if field.key != key]
-            self._changed()
+            self._keep([field for field in self.fields() if field.key != key])
+            self.touched = True
 
     def append(self, name: str, value: object) -> None:
         """Adds one more of that name, behind all others."""
@@ -438,18 +444,14 @@ class Headers:
         self._add(new)
 
     def _add(self, new: Field) -> None:
-        self._by_name().setdefault(new.key, []).append(new)
+        self._index.setdefault(new.name.lower(), []).append(new)
         self._fields.append(new)
         self.touched = True
 
     def _new(self, name: str, value: object) -> Field:
         if not isinstance(name, str) or not _NAME_TEXT.fullmatch(name):
             raise EncodingError(f"{name!r} is no header name: it takes printable ASCII without a colon or a space (RFC 5322 §2.2).")
-        return Field(name, text=clean(value_text(value)))
-
-    def _changed(self) -> None:
-        self._index = None
-        self.touched = True
+        return Field(name, text=clean(value if isinstance(value, str) else value_text(value)))
 
     def __iter__(self) -> Iterator[str]:
         return iter([name for name, _ in self._plain.plain] if self._plain is not None else [field.name for field in self._fields])
@@ -462,7 +464,7 @@ class Headers:
         if self._plain is not None:
             return list(self._plain.plain)
         reading = self.reading
-        return [(field.name, field.value(reading)) for field in self._fields]
+        return [(field.name, field.text or field.value(reading)) for field in self._fields]
 
 
 # -- where they lie
@@ -491,24 +493,23 @@ class Head:
 
     def first(self, name: str) -> str | None:
         """The first value of that name, out of `plain`."""
-        values = self._by_name().get(name.lower())
+        values = (self._index or self._by_name()).get(name.lower())
         return values[0] if values else None
 
     def values(self, name: str) -> list[str]:
         """All values of that name, out of `plain`."""
-        return list(self._by_name().get(name.lower(), ()))
+        return list((self._index or self._by_name()).get(name.lower(), ()))
 
     def names(self) -> KeysView[str]:
         """The names out of `plain`, in lower case."""
-        return self._by_name().keys()
+        return (self._index or self._by_name()).keys()
 
     def _by_name(self) -> dict[str, list[str]]:
-        if self._index is None:
-            index: dict[str, list[str]] = {}
-            for name, value in self.plain:
-                index.setdefault(name.lower(), []).append(value)
-            self._index = index  # whole: other threads may read the same message
-        return self._index
+        index: dict[str, list[str]] = {}
+        for name, value in self.plain:
+            index.setdefault(name.lower(), []).append(value)
+        self._index = index  # whole: other threads may read the same message
+        return index
 
 
 _FOLD = re.compile(r"\n[ \t]++")

@@ -94,6 +94,7 @@ class MailRequest(HeaderMapping):
         self._recipient: str | None = None
         self._sender: tuple[str | None, str | None] = (None, None)  # `From`, and what it is as an address
         self._base: MailBase | None = None
+        self._headers: Headers | None = None  # of the base
         self._bounce: BounceAnalyzer | None = None
 
     # -- the envelope
@@ -144,7 +145,9 @@ class MailRequest(HeaderMapping):
     @property
     def headers(self) -> Headers:
         """The headers, decoded when asked for."""
-        return self.base.headers
+        if self._headers is None:
+            self._headers = self.base.headers
+        return self._headers
 
     @property
     def defects(self) -> list[str]:
@@ -242,7 +245,7 @@ class MailRequest(HeaderMapping):
 
     def is_automatic(self) -> bool:
         """No person wrote this to us: it must not be answered automatically (RFC 3834 §2). So is mail of lists and the null sender."""
-        if self.From is not None and address.bare_address(self.From) == address.NULL:
+        if self.From is not None and self.route_from == address.NULL:
             return True
         return _is_automatic(self.base)
 
@@ -263,10 +266,11 @@ class MailRequest(HeaderMapping):
         to = self.reply_to if to is None else to
         if not to:
             return "it names nobody to answer to"
+        to = address.normalise(to)
         is_of_list = not _LIST_HEADERS.isdisjoint(self.headers.names())
-        if is_of_list or self.is_automatic() or address.normalise(to).startswith("mailer-daemon@"):
+        if is_of_list or self.is_automatic() or to.startswith("mailer-daemon@"):
             return "it is automatic mail, of a list, or a delivery report"
-        if address.normalise(to) in {address.bare_address(ourselves), self.recipient}:
+        if to in {address.bare_address(ourselves), self.recipient}:
             return "that would be ourselves"
         return None
 
@@ -424,7 +428,9 @@ class MailResponse(HeaderMapping):
         self.Html = Html
         self.attachments: list[dict[str, Any]] = []
         self._headers = Headers()
-        self.update({name: value for name, value in (("To", To), ("From", From), ("Subject", Subject)) if value is not None})
+        for name, value in (("To", To), ("From", From), ("Subject", Subject)):
+            if value is not None:
+                self._headers[name] = value
 
     @property
     def headers(self) -> Headers:
@@ -434,7 +440,7 @@ class MailResponse(HeaderMapping):
     def update(self, mapping: Mapping[str, object]) -> None:
         """Sets all of these headers."""
         for name, value in mapping.items():
-            self.headers[name] = value
+            self._headers[name] = value
 
     def recipients(self) -> list[str]:
         """Whom it goes to: the bare addresses of To, Cc and Bcc, in order, without duplicates."""
@@ -511,14 +517,17 @@ class MailResponse(HeaderMapping):
 
     def _complete(self) -> None:
         """RFC 5322 §3.6: Date is required, Message-ID should be there."""
-        if "Date" not in self.headers:
-            self.headers["Date"] = _date(int(time.time()))
-        if "Message-ID" not in self.headers:
-            self.headers["Message-ID"] = _new_message_id(self.get("From"))
+        headers = self._headers
+        if "Date" not in headers:
+            headers["Date"] = _date(int(time.time()))
+        if "Message-ID" not in headers:
+            headers["Message-ID"] = _new_message_id(headers["From"])
 
     @property
     def base(self) -> MailBase:
         """The message as a tree of parts, made anew each time. Files are read now."""
+        if not self.attachments:
+            return self._content([], self._headers)
         shown = [each for each in self.attachments if self.Html is not None and each.get("content_id")]
         parts = [_attached(each) for each in self.attachments if each not in shown]
         content = self._content([_attached(each) for each in shown], None if parts else self.headers)
@@ -570,11 +579,12 @@ def _date(seconds: int) -> str:
 
 def _new_message_id(sender: str | None) -> str:
     """RFC 5322 §3.6.4: unique, on the right the domain that answers for it: the sender's."""
-    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{_answerable(address.domain_of(address.bare_address(sender) or ''))}>"
+    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{_answerable_domain(sender)}>"
 
 
 @lru_cache(maxsize=256)
-def _answerable(domain: str) -> str:
+def _answerable_domain(sender: str | None) -> str:
+    domain = address.domain_of(address.bare_address(sender) or "")
     try:
         return address.to_ascii_domain(f"@{domain}")[1:] or "localhost"
     except AddressError:

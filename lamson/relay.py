@@ -143,7 +143,7 @@ class BaseRelay:
             raise ValueError("There is nobody this is from: give deliver() From, or the message a From header.")
         if isinstance(message, MailRequest):
             data = self._received(message, recipients, held) + data
-        elif To is None or not isinstance(message, str | bytes):
+        elif type(message) is not MailResponse and (To is None or not isinstance(message, str | bytes)):
             data = _without_blind(data)
         return Outgoing(sender, tuple(recipients), data)
 
@@ -164,6 +164,8 @@ class BaseRelay:
 
 def _rendered(message: Sendable) -> bytes:
     """Its bytes, with CRLF line ends."""
+    if type(message) is MailResponse:
+        return bytes(message)  # with CRLF and without Bcc; a class made of it may write what it likes
     if isinstance(message, str):
         data = message.encode("utf-8", "surrogateescape")
     elif isinstance(message, email.message.Message):
@@ -204,7 +206,7 @@ def _head(data: bytes) -> bytes:
 def _recipients(message: Sendable, held: Delivery | None) -> list[str]:
     """A request goes where its envelope says: inside a delivery to the one recipient of that. Anything else goes to all that it names."""
     if not isinstance(message, MailRequest):
-        return _bare(text for name in _RECIPIENT_HEADERS for text in _header(message, name))
+        return _bare(_texts(message, *_RECIPIENT_HEADERS))
     given = _bare(message.To if message.To is not None else message.headers.raw_texts("To"))
     if held is None or message.recipient != held.recipient:
         return given
@@ -215,7 +217,7 @@ def _sender(message: Sendable, From: str | None) -> str | None:
     if From is None and isinstance(message, MailRequest):
         From = message.From
     if From is None:
-        return next(iter(_bare(_header(message, "From"))), None)
+        return next(iter(_bare(_texts(message, "From"))), None)
     return address.NULL if From.strip() in ("", "<>") else next(iter(_bare(From)), None)
 
 
@@ -224,18 +226,20 @@ def _bare(value: str | Iterable[str]) -> list[str]:
     found: dict[str, str] = {}
     for text in [value] if isinstance(value, str) else value:
         for each in address.parse(text):
-            found.setdefault(address.normalise(each.bare), each.bare)
+            bare = each.bare
+            found.setdefault(address.normalise(bare), bare)
     return [bare for bare in found.values() if bare]
 
 
-def _header(message: Sendable, name: str) -> list[str]:
-    """The values of a header, their encoded words as they are where it was received."""
-    if isinstance(message, email.message.Message):
-        return [str(value) for value in message.get_all(name, [])]
+def _texts(message: Sendable, *names: str) -> list[str]:
+    """The values of these headers, their encoded words as they are where they were received."""
     if isinstance(message, MailResponse):
-        return message.get_all(name)
+        headers = message.headers
+        return [text for name in names for text in headers.get_all(name)]
+    if isinstance(message, email.message.Message):
+        return [str(value) for name in names for value in message.get_all(name, [])]
     source = MailRequest(Data=message) if isinstance(message, str | bytes) else message
-    return source.headers.raw_texts(name)
+    return [text for name in names for text in source.headers.raw_texts(name)]
 
 
 def _peer(peer: Any) -> str:
@@ -257,15 +261,17 @@ def _as_answer(mail: Outgoing, held: Delivery) -> Outgoing:
     A list's copy to the author of a post is no answer: it says so by its List-Id (RFC 2919 §3), or by Precedence as lists did before.
     """
     answered = [rcpt for rcpt in mail.rcpt_tos if _asked(address.normalise(rcpt), held)]
-    nature = {found[1].lower(): found[2].strip().lower() for found in _NATURE.finditer(_head(mail.data))} if answered else {}
+    if not answered:
+        return mail
+    nature = {found[1].lower(): found[2].strip().lower() for found in _NATURE.finditer(_head(mail.data))}
     submitted = nature.pop(b"auto-submitted", None)
-    if not answered or submitted == b"no" or nature:
+    if submitted == b"no" or nature:
         return mail
     refused = {rcpt: why for rcpt in answered if (why := _unanswerable(held, rcpt))}
     for rcpt, why in refused.items():
         log.info("no answer to %s: %s", rcpt, why)
     data = mail.data if submitted else b"Auto-Submitted: auto-replied\r\n" + mail.data
-    return Outgoing(mail.mail_from, tuple(rcpt for rcpt in mail.rcpt_tos if rcpt not in refused), data)
+    return Outgoing(mail.mail_from, tuple([rcpt for rcpt in mail.rcpt_tos if rcpt not in refused]), data)
 
 
 def _asked(rcpt: str, held: Delivery) -> bool:

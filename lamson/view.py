@@ -13,8 +13,9 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import lru_cache
+from types import CodeType
 from typing import Any, overload
 
 import jinja2
@@ -25,6 +26,7 @@ from lamson.mail import MailRequest, MailResponse
 __all__ = ["LOADER", "ViewError", "attach", "load", "render", "render_html", "respond"]
 
 
+@lru_cache(maxsize=1000)  # Jinja2 asks at each rendering
 def _is_html(name: str | None) -> bool:
     """By its name: `news.html`, `news.html.j2`."""
     return not {"html", "htm", "xhtml", "xml"}.isdisjoint((name or "").lower().split(".")[1:])
@@ -97,8 +99,8 @@ def respond(variables: Any, Body: Any = None, Html: str | None = None, **headers
     if body is None and Html is None:
         raise TypeError("respond() needs a template: respond('confirm.msg', locals()) or respond(locals(), 'confirm.msg', From=..., ...).")
     msg = MailResponse(Body=body, Html=None if Html is None else render(_mapping(variables), Html))
-    for name, value in [*own_headers.items(), *_filled(headers, variables).items()]:
-        msg[name] = value
+    msg.update(own_headers)
+    msg.update(_filled(headers, variables))
     return msg
 
 
@@ -198,7 +200,7 @@ def _fill(header: str, value: Any, variables: Mapping[str, Any], foreign: _Forei
     text = str(value)
     if "%(" in text:
         text = _PLACE.sub(replacement, text)
-    return _in_one_line(text)
+    return _LINE_ENDS.sub(" ", text)
 
 
 class _Foreign:
@@ -209,39 +211,51 @@ class _Foreign:
         self._text: str | None = None
 
     def __contains__(self, place: str) -> bool:
-        if not isinstance(self._message, MailRequest):
-            return False
         if self._text is None:
-            self._text = _all_text(self._message).casefold()
+            self._text = _all_text(self._message).casefold() if isinstance(self._message, MailRequest) else ""
         return place.casefold() in self._text
 
 
 def _all_text(message: MailRequest) -> str:
     """All of it that a handler may have copied into a header: the envelope, decoded headers, the names of files, the text and the HTML."""
     envelope = "\n".join([str(message.From), str(message.To), str(message.recipient), str(message.Peer)])
-    as_it_reads = _is_as_it_reads(message.raw)
-    if as_it_reads and not message.headers.touched and b"%(" not in message.raw:
+    raw = message.raw
+    as_it_reads = _is_as_it_reads(raw)
+    if as_it_reads and not message.headers.touched and (b"%" not in raw or b"%(" not in raw):
         return envelope  # no placeholder stands in the rest
     headers = [f"{name}: {value}" for name, value in message.items()]
     if as_it_reads:
-        return "\n".join([envelope, *headers, message.raw.decode("ascii")])
+        return "\n".join([envelope, *headers, raw.decode("ascii")])
     files = [part.filename or "" for part in (message.base, *message.walk())]
     text = "\n".join([envelope, *headers, *files, message.text, message.html or ""])
     return "\n".join([text, text.replace("\\", "")])  # a name in quotes is read without them (RFC 5322 §3.2.4)
 
 
-#: What something else stands for: encodings, encoded words, quoted pairs; and parameters in another charset or in pieces (RFC 2231).
-_ENCODED = (b"encoding", b"charset", b"html", b"=?", b"\\")
+#: A parameter in another charset or in pieces (RFC 2231).
 _PARAMETER = re.compile(rb"\*\d*=")
 
 
 def _is_as_it_reads(raw: bytes) -> bool:
-    """Plain ASCII in which nothing can stand for something else, so that its octets are its text."""
+    """Plain ASCII in which nothing can stand for something else, so that its octets are its text: no quoted pair, no encoded word, no such
+    parameter, no encoding. A single octet is found many times quicker than two, so it is looked for first."""
+    if not raw.isascii() or b"\\" in raw or (b"=" in raw and (b"=?" in raw or _PARAMETER.search(raw))):
+        return False
     lowered = raw.lower()
-    return raw.isascii() and not any(sign in lowered for sign in _ENCODED) and _PARAMETER.search(raw) is None
+    return not (b"encoding" in lowered or b"charset" in lowered or b"html" in lowered)
 
 
 # -- Jinja2
+
+
+class _Template(jinja2.Template):
+    """A template whose globals are those of its environment: here none is given others, for which Jinja2 would read them through a
+    `ChainMap` at each rendering."""
+
+    @classmethod
+    def from_code(
+        cls, environment: jinja2.Environment, code: CodeType, globals: MutableMapping[str, Any], uptodate: Callable[[], bool] | None = None
+    ) -> jinja2.Template:
+        return super().from_code(environment, code, environment.globals, uptodate)
 
 
 def _environment() -> Any:
@@ -259,7 +273,10 @@ def _with_our_rules(environment: jinja2.Environment, loader: jinja2.BaseLoader |
     """
     undefined = jinja2.StrictUndefined if environment.undefined is jinja2.Undefined else environment.undefined
     autoescape = environment.autoescape if callable(environment.autoescape) else _is_html
-    return environment.overlay(undefined=undefined, autoescape=autoescape)
+    ours = environment.overlay(undefined=undefined, autoescape=autoescape)
+    if environment.template_class is jinja2.Template:
+        ours.template_class = _Template
+    return ours
 
 
 @lru_cache(maxsize=20)

@@ -107,6 +107,15 @@ def test_blind_copies_get_the_mail_and_are_not_named(relay: Kept) -> None:
     assert response["Bcc"] == "secret@example.com"
 
 
+def test_what_is_made_of_a_response_may_write_what_it_likes(relay: Kept) -> None:
+    class Careless(MailResponse):
+        def __bytes__(self) -> bytes:
+            return b"Bcc: secret@example.com\nSubject: x\n\nHello.\n"
+
+    relay.deliver(Careless(To=YOU, From=ME))
+    assert relay.only.data == b"Subject: x\r\n\r\nHello.\r\n"
+
+
 @pytest.mark.parametrize("given", [f"{YOU}, her@example.net", [YOU, "her@example.net"], (f"You <{YOU}>", "Her <her@example.net>", YOU)])
 def test_to_overrides_the_headers(relay: Kept, given: Any) -> None:
     relay.deliver(MailResponse(To="else@example.com", From=ME, Body="x"), To=given, From="bounces@example.com")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.nativetypes
 import pytest
 
 from lamson import view
@@ -386,6 +387,23 @@ def test_the_environments_filters_and_globals_are_there(loader: jinja2.Environme
     loader.loader.mapping = {"x": "Subject: {{ site|shout }}\n\n{{ site|shout }}"}  # type: ignore[assignment]
     msg = view.respond("x", {})
     assert (msg["subject"], msg.Body) == ("EXAMPLE", "EXAMPLE")
+
+
+def test_globals_may_change_between_two_renderings_and_values_win(loader: jinja2.Environment) -> None:
+    mapping = {"x": "{{ site }}", "y": "{% from 'lib' import sign %}{{ sign() }}", "lib": "{% macro sign() %}{{ site }}{% endmacro %}"}
+    loader.loader = jinja2.DictLoader(mapping)
+    for site in ("one", "two"):
+        loader.globals["site"] = site
+        assert view.render({}, "x") == site
+    assert view.render({"site": "mine"}, "x") == "mine"
+    assert view.render({"site": "mine"}, "y") == "two"
+    assert loader.globals["site"] == "two"
+
+
+def test_templates_of_another_kind_stay_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = jinja2.nativetypes.NativeEnvironment(loader=jinja2.DictLoader({"x": "{{ [1, 2] }}"}))
+    monkeypatch.setattr(view, "LOADER", environment)
+    assert view.load("x").render() == [1, 2]
 
 
 def test_another_loader_in_the_same_environment(loader: jinja2.Environment) -> None:
