@@ -265,6 +265,7 @@ class Database:
 
     def __init__(self, engine: Engine, writer: Writer | None = None) -> None:
         self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
         self.writer = writer  # of SQLite
         self.states = SQLAlchemyStorage(self)
         self.finished_pushes: deque[str] = deque()  # whose rows the next commit with a push removes
@@ -275,10 +276,6 @@ class Database:
     def name(self) -> str:
         """The URL without its password."""
         return self.engine.url.render_as_string(hide_password=True)
-
-    @property
-    def is_sqlite(self) -> bool:
-        return self.engine.dialect.name == "sqlite"
 
     @property
     def session(self) -> orm.Session:
@@ -465,7 +462,7 @@ class SQLAlchemyStorage(StateStorage):
             connection.execute(sa.delete(FSMState))
 
 
-@dataclass(slots=True)
+@dataclass
 class DueRow:
     """A row of the outbox that is about to be there. The attributes are those of `OutboxRow`."""
 
@@ -494,7 +491,7 @@ class DueRow:
 
     def values(self) -> dict[str, Any]:
         """As the row that is inserted."""
-        return {name: getattr(self, name) for name in DueRow.__slots__}
+        return vars(self).copy()
 
 
 class Sender(Protocol):
@@ -640,9 +637,10 @@ class CommittingDelivery(Delivery):
 
     def _writes(self, letters: Sequence[_Letter]) -> list[Write]:
         """Everything held, as statements of the transaction, but for pushes."""
-        moves = [self._move(key, sender, state) for (key, sender), state in self.states.items()]
-        receipts = [write for receipt in self._receipts for write in self._receipt_writes(receipt)]
-        return [*moves, *receipts, *_mail_writes(letters), *self.writes]
+        writes = [self._move(key, sender, state) for (key, sender), state in self.states.items()]
+        for receipt in self._receipts:
+            writes += self._receipt_writes(receipt)
+        return [*writes, *_mail_writes(letters), *self.writes] if letters else writes + self.writes
 
     def _move(self, key: str, sender: str, state: str) -> Write:
         if (key, sender) not in self.versions:
@@ -666,20 +664,29 @@ class CommittingDelivery(Delivery):
         messages: dict[int, str] = {}
         letters: dict[tuple[str, ...], _Letter] = {}
         for carrier, mail in self.mail:
-            message = messages.setdefault(id(mail.data), trace.new_id() + trace.new_id())
+            message = messages.setdefault(id(mail.data), trace.new_id(24))
             for number, rcpt_to in enumerate(mail.rcpt_tos, new_number()):
                 place = carrier.destination(rcpt_to)
                 row = DueRow(number, message, self.id, carrier.name, mail.mail_from, rcpt_to, place, time.time())
                 letters.setdefault(row.letter, _Letter(mail.data)).rows.append(row)
         for letter in letters.values():
-            letter.sender = next((each for each in self.database.senders if each.claim(letter.rows, letter.data)), None)
+            self._offer(letter)
         return list(letters.values())
 
+    def _offer(self, letter: _Letter) -> None:
+        for each in self.database.senders:
+            if each.claim(letter.rows, letter.data):
+                letter.sender = each
+                return
+
     def _hand_over(self, letters: Sequence[_Letter]) -> None:
+        left = False
         for letter in letters:
             if letter.sender is not None:
                 letter.sender.take(letter.rows, letter.data)
-        if any(letter.sender is None for letter in letters):
+            else:
+                left = True
+        if left:
             for each in self.database.senders:
                 each.wake()
 
@@ -771,7 +778,7 @@ def _mail_writes(letters: Sequence[_Letter]) -> list[Write]:
     """The bytes once for each message, and its rows."""
     messages = {letter.rows[0].message: letter.data for letter in letters}
     data = [Write(_ADD_MESSAGE, [{"id": id, "data": data}]) for id, data in messages.items()]
-    return [*data, *(Write(_ADD_OUTBOX, [row.values() for row in letter.rows]) for letter in letters)]
+    return data + [Write(_ADD_OUTBOX, [row.values() for row in letter.rows]) for letter in letters]
 
 
 def execute(connection: Connection, write: Write) -> None:

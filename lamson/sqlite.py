@@ -13,10 +13,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,8 +35,11 @@ PAUSE = 0.0005
 #: How many rows one INSERT holds at most: SQLite takes 32,766 values.
 ROWS = 500
 
+#: Takes a statement's values out of a row.
+_ValuesOf = Callable[[Mapping[str, Any]], Sequence[Any]]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)  # not frozen, which takes twice as long to make: a message makes several
 class Write:
     """A statement and the rows that it is executed for. `must_hit`: Conflict unless it changes one row."""
 
@@ -77,12 +80,12 @@ class Writer:
         self._mutex = threading.Lock()  # of these two
         self._readers: deque[sqlite3.Connection] = deque()  # connections that are kept; what writes does its own waiting
         self._writers: deque[sqlite3.Connection] = deque()
-        self._texts: dict[tuple[Any, ...], tuple[str, list[str]]] = {}
+        self._texts: dict[tuple[Any, ...], tuple[str, _ValuesOf]] = {}
 
     def read(self, statement: Any, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The first row, in autocommit: what is committed now."""
-        text, names = self._text(statement, ())
-        given = [values[name] for name in names]
+        text, values_of = self._text(statement, ())
+        given = values_of(values)
         row: tuple[Any, ...] | None = self._on_connection(self._readers, lambda connection: connection.execute(text, given).fetchone())
         return row
 
@@ -122,8 +125,7 @@ class Writer:
 
     def _lead(self, mine: _Waiting) -> None:
         try:
-            with self._my_turn():
-                self._commit_for_all()
+            self._in_turn(self._commit_for_all)
             if not mine.committed and not mine.fault:
                 self._alone(mine)
         finally:
@@ -141,12 +143,11 @@ class Writer:
         self._led = self._waiting[0].leads = True
         self._waiting[0].told.release()
 
-    @contextmanager
-    def _my_turn(self) -> Iterator[None]:
+    def _in_turn(self, step: Callable[[], None]) -> None:
         if not self.turn.acquire(timeout=self.patience):
             raise self._too_long()
         try:
-            yield
+            step()
         finally:
             self.turn.release()
 
@@ -172,8 +173,7 @@ class Writer:
                 each.told.release()
 
     def _alone(self, mine: _Waiting) -> None:
-        with self._my_turn():
-            self._transaction([mine])
+        self._in_turn(lambda: self._transaction([mine]))
 
     def _transaction(self, together: Sequence[_Waiting]) -> None:
         writes = _merged([write for each in together for write in each.writes])
@@ -206,22 +206,22 @@ class Writer:
             time.sleep(PAUSE)
 
     def _write(self, connection: sqlite3.Connection, write: Write) -> None:
-        text, names = self._text(write.statement, tuple(write.rows[0]))
-        rows = [[row[name] for name in names] for row in write.rows]
-        if 1 < len(rows) <= ROWS and write.statement.is_insert:
-            connection.execute(_of_many(text, len(rows)), list(chain.from_iterable(rows)))
-        elif len(rows) > 1:
-            connection.executemany(text, rows)
-        elif connection.execute(text, rows[0]).rowcount != 1 and write.must_hit:
-            raise Conflict(f"another process was first: {', '.join(map(str, rows[0]))}")
+        text, values_of = self._text(write.statement, tuple(write.rows[0]))
+        if len(write.rows) == 1:
+            if connection.execute(text, values_of(write.rows[0])).rowcount != 1 and write.must_hit:
+                raise Conflict(f"another process was first: {', '.join(map(str, values_of(write.rows[0])))}")
+        elif len(write.rows) <= ROWS and write.statement.is_insert:
+            connection.execute(_of_many(text, len(write.rows)), [value for row in write.rows for value in values_of(row)])
+        else:
+            connection.executemany(text, [values_of(row) for row in write.rows])
 
-    def _text(self, statement: Any, columns: tuple[str, ...]) -> tuple[str, list[str]]:
-        """The statement as SQLite reads it, and the names of its values in order."""
+    def _text(self, statement: Any, columns: tuple[str, ...]) -> tuple[str, _ValuesOf]:
+        """The statement as SQLite reads it, and what takes its values out of a row."""
         known = self._texts.get((statement, columns))
         if known is None:
             inserted = list(columns) if statement.is_insert else None
             compiled = statement.compile(dialect=self.engine.dialect, column_keys=inserted)
-            known = self._texts[statement, columns] = (str(compiled), list(compiled.positiontup or ()))
+            known = self._texts[statement, columns] = (str(compiled), _values_of(list(compiled.positiontup or ())))
         return known
 
     def _on_connection(self, kept: deque[sqlite3.Connection], use: Callable[[sqlite3.Connection], Any]) -> Any:
@@ -261,22 +261,36 @@ def _fault(error: sqlite3.Error) -> Fault:
     return Fault(f"{type(error).__name__}: {error}")
 
 
+def _values_of(names: Sequence[str]) -> _ValuesOf:
+    """What takes the values of these names out of a row, in order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    if names:  # of one name, itemgetter gives the value alone
+        name = names[0]
+        return lambda row: (row[name],)
+    return lambda row: ()
+
+
 def _merged(writes: Sequence[Write]) -> list[Write]:
     """Rows of several inserts into one table become one insert; each statement costs a way to SQLite and back. So an insert may come before
     what stood before it, as the deletion of an expired receipt: that fails, and then each commits alone, in its own order."""
     merged: list[Write] = []
-    places: dict[Any, int] = {}
+    gathered: dict[Any, list[Any]] = {}
     for write in writes:
-        key = (write.statement, tuple(write.rows[0]))
-        at = places.get(key)
-        if at is None or not write.statement.is_insert or len(merged[at].rows) + len(write.rows) > ROWS:
-            places[key] = len(merged)
+        if not write.statement.is_insert:
             merged.append(write)
+            continue
+        key = (write.statement, tuple(write.rows[0]))
+        rows = gathered.get(key)
+        if rows is not None and len(rows) + len(write.rows) <= ROWS:
+            rows += write.rows
         else:
-            merged[at] = Write(write.statement, [*merged[at].rows, *write.rows])
+            gathered[key] = rows = list(write.rows)
+            merged.append(Write(write.statement, rows))
     return merged
 
 
+@lru_cache(maxsize=256)
 def _of_many(text: str, rows: int) -> str:
     """An INSERT for so many rows."""
     values = text[text.rindex("VALUES ") + len("VALUES ") :]

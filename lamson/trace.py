@@ -27,9 +27,10 @@ _CHANCE = random.Random()
 os.register_at_fork(after_in_child=_CHANCE.seed)
 
 
-def new_id() -> str:
-    """A short id that no other message of this machine has: 12 hexadecimal digits of chance. No secret: it can be foreseen."""
-    return f"{_CHANCE.getrandbits(48):012x}"  # the system's randomness costs a call of the system, and other threads run meanwhile
+def new_id(digits: int = 12) -> str:
+    """A short id that no other message of this machine has: so many hexadecimal digits of chance. No secret: it can be foreseen. The
+    system's randomness costs a call of the system, and other threads run meanwhile."""
+    return f"{_CHANCE.getrandbits(4 * digits):0{digits}x}"
 
 
 class working_on:
