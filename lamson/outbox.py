@@ -13,9 +13,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -62,31 +63,22 @@ class Waiting:
     reply: str | None
 
 
-@dataclass(slots=True)
 class _Letter:
-    """Rows of one message for one destination: one SMTP transaction."""
+    """Rows of one message for one destination: one SMTP transaction.
 
-    carrier: Carrier
-    rows: list[Any]
-    data: bytes | None  # None: not read yet, for it is large
-    failures: dict[str, RelayError]
+    `data`: None where it is not read yet, for it is large. `company`: the same for letters that go over one connection; a large one goes
+    alone.
+    """
 
-    @property
-    def destination(self) -> tuple[str, str]:
-        return (self.rows[0].relay, self.rows[0].destination)
+    __slots__ = ("carrier", "company", "data", "destination", "failures", "mail_from", "rcpt_tos", "rows")
 
-    @property
-    def company(self) -> object:
-        """The same for letters that go over one connection. A large one, which is read when its turn comes, goes alone."""
-        return self.destination if self.data is not None else id(self)
-
-    @property
-    def mail_from(self) -> str:
-        return str(self.rows[0].mail_from)
-
-    @property
-    def rcpt_tos(self) -> tuple[str, ...]:
-        return tuple(row.rcpt_to for row in self.rows)
+    def __init__(self, carrier: Carrier, rows: list[Any], data: bytes | None) -> None:
+        self.carrier, self.rows, self.data = carrier, rows, data
+        self.destination: tuple[str, str] = (rows[0].relay, rows[0].destination)
+        self.company: object = self.destination if data is not None else id(self)
+        self.mail_from: str = rows[0].mail_from
+        self.rcpt_tos: tuple[str, ...] = tuple([row.rcpt_to for row in rows])
+        self.failures: dict[str, RelayError] = {}
 
     @property
     def unreachable(self) -> bool:
@@ -199,19 +191,19 @@ class Outbox:
 
     def claim(self, rows: Sequence[DueRow], data: bytes) -> bool:
         """Whether it will send these rows, of one letter, as soon as they are committed; if so it becomes their owner."""
-        if rows[0].relay not in self.carriers or (rows[0].relay, rows[0].destination) in self._paused_now():
+        if rows[0].relay not in self.carriers or self._is_paused((rows[0].relay, rows[0].destination)):
             return False
         if self._behind or self._stopping or len(self._sending) >= READY:
             self._behind = True
             return False
-        self._sending.update(row.id for row in rows)
         for row in rows:
+            self._sending.add(row.id)
             row.owner, row.lease = self.owner, time.time() + self._ahead + self.lease
         return True
 
     def take(self, rows: Sequence[DueRow], data: bytes) -> None:
         """What it has claimed is committed."""
-        self._ready.append(_Letter(self.carriers[rows[0].relay], list(rows), data if len(data) <= SMALL else None, {}))
+        self._ready.append(_Letter(self.carriers[rows[0].relay], list(rows), data if len(data) <= SMALL else None))
         if self._stopping:
             self._give_back()
         elif not (self._busy and self._glancing) or len(self._ready) > self.batch:
@@ -330,22 +322,20 @@ class Outbox:
             return 0
         rows = [row for letter in letters for row in letter.rows]
         try:
-            with self._at_work():
-                for _, together in groupby(letters, lambda letter: letter.company):
-                    self._send(list(together))
-                self._finish(letters)
+            self._send_all(letters)
         except BaseException:
             self.forget(rows)  # what became of them could not be written down, so they are sent again
             raise
-        self._sending.difference_update(row.id for row in rows)
+        self._sending.difference_update([row.id for row in rows])
         return len(rows)
 
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
+    def _send_all(self, letters: list[_Letter]) -> None:
         with self._wake:
             self._busy += 1
         try:
-            yield
+            for _, together in groupby(letters, attrgetter("company")):
+                self._send(list(together))
+            self._finish(letters)
         finally:
             with self._wake:
                 self._busy -= 1
@@ -372,9 +362,11 @@ class Outbox:
 
     def _next_ready(self, letters: int) -> list[_Letter]:
         found: list[_Letter] = []
-        with suppress(IndexError):
+        try:
             while len(found) < letters:
                 found.append(self._ready.popleft())
+        except IndexError:
+            pass  # these are all
         return found
 
     def _claim(self) -> list[Any]:
@@ -413,13 +405,13 @@ class Outbox:
             wanted = sa.select(Message.id, Message.data).where(Message.id.in_({message for message, *_ in groups}))
             small = wanted.where(sa.func.length(Message.data) <= SMALL)
             data = {row.id: bytes(row.data) for row in connection.execute(small)}
-        return [_Letter(self.carriers[rows[0].relay], rows, data.get(message), {}) for (message, *_), rows in groups.items()]
+        return [_Letter(self.carriers[rows[0].relay], rows, data.get(message)) for (message, *_), rows in groups.items()]
 
     def _send(self, letters: Sequence[_Letter]) -> None:
         """Letters that go together. The barrier around a relay: one that makes it raise what it should not waits, and holds up no other."""
         results: Iterator[dict[str, RelayError]] | None = None
         for at, letter in enumerate(letters):
-            if letter.destination in self._paused_now() and letter.rows[0].due != AT_ONCE:
+            if self._is_paused(letter.destination) and letter.rows[0].due != AT_ONCE:
                 letter.failures, results = dict.fromkeys(letter.rcpt_tos, _PAUSED), None
                 continue
             try:
@@ -428,7 +420,7 @@ class Outbox:
             except Exception:
                 log.exception("The relay %s failed on mail to %s; it waits.", letter.carrier.name, ", ".join(letter.rcpt_tos))
                 letter.failures, results = dict.fromkeys(letter.rcpt_tos, _BROKEN), None
-            if letter.unreachable:
+            if letter.failures and letter.unreachable:
                 self._pause(letter.destination, min(self.pauses[0], 60.0))
 
     def _hand_over(self, letters: Sequence[_Letter]) -> Iterator[dict[str, RelayError]]:
@@ -445,6 +437,9 @@ class Outbox:
     def _pause(self, destination: tuple[str, str], seconds: float) -> None:
         with self._pausing:
             self._paused[destination] = time.monotonic() + seconds
+
+    def _is_paused(self, destination: tuple[str, str]) -> bool:
+        return destination in self._paused and destination in self._paused_now()
 
     def _paused_now(self) -> list[tuple[str, str]]:
         at = time.monotonic()

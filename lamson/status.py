@@ -180,10 +180,10 @@ class Reply:
 
     def __bytes__(self) -> bytes:
         """The wire form, CRLF ended. What is not printable ASCII becomes `?` (RFC 5321 §4.2: textstring), so no text can start a line."""
+        *lines, last = (self.text or REPLY_TEXTS.get(self.code, "")).split("\n")
         prefix = f"{self.status} " if self.status else ""
-        lines = [prefix + _UNSPEAKABLE.sub("?", line) for line in (self.text or REPLY_TEXTS.get(self.code, "")).split("\n")]
-        last = len(lines) - 1
-        return "".join(f"{self.code}{' ' if at == last else '-'}{line}\r\n" for at, line in enumerate(lines)).encode("ascii")
+        said = [f"{self.code}-{prefix}{_UNSPEAKABLE.sub('?', line)}\r\n" for line in lines] if lines else ()
+        return f"{''.join(said)}{self.code} {prefix}{_UNSPEAKABLE.sub('?', last)}\r\n".encode("ascii")
 
     def __str__(self) -> str:
         status = f" {self.status}" if self.status else ""

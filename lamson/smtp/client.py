@@ -181,7 +181,7 @@ class Client:
         if asked is not None and asked.part is not part:  # another message was sent meanwhile: the replies to come are not about it
             self.drop()
         kept = self.connected
-        wire = self.open()
+        wire = self._wire if kept and self._wire is not None else self.open()
         transaction = asked if asked is not None and asked.wire is wire else _Transaction(wire, self.timeouts, self.lmtp, part)
         following = self._following(wire, part)
         try:
@@ -415,7 +415,8 @@ class _Transaction:
         self.wire, self.timeouts, self.lmtp, self.part, self.message = wire, timeouts, lmtp, part, part.message
         self.asked = False
         self.paths, self.failed = self._paths(part.rcpt_tos)
-        self._mail = self._mail_command() if self.paths else ""
+        #: All that is said before the data.
+        self.commands = [self._mail_command(), *[f"RCPT TO:<{path}>" for path in self.paths.values()], "DATA"] if self.paths else []
 
     def run(self, following: _Transaction | None = None) -> dict[str, RelayError]:
         """Recipients that were not taken. Raises `ConnectionLost` where no recipient can have been taken. `following`: what comes next
@@ -486,30 +487,22 @@ class _Transaction:
             command += f" SIZE={self.message.size}"
         if not self.message.ascii and "8BITMIME" in offers:
             command += " BODY=8BITMIME"
-        if not (self._sender.isascii() and all(path.isascii() for path in self.paths.values())):
+        if not "".join([self._sender, *self.paths.values()]).isascii():
             command += " SMTPUTF8"
         return command
 
     # -- the conversation
 
-    @property
-    def commands(self) -> list[str]:
-        """All that is said before the data."""
-        return [self._mail, *self._rcpts(), "DATA"]
-
-    def _rcpts(self) -> list[str]:
-        return [f"RCPT TO:<{path}>" for path in self.paths.values()]
-
     def _ask_envelope(self) -> tuple[list[Reply], Reply | None]:
         """The answers to each RCPT (MAIL's, where that was refused) and to DATA (None where it was not asked)."""
         ask, seconds = self.wire.ask, self.timeouts.command
         if "PIPELINING" in self.wire.offers:
-            commands = self.commands
-            said = [self.wire.read(seconds) for _ in commands] if self.asked else self.wire.ask_all(commands, seconds)
+            said = [self.wire.read(seconds) for _ in self.commands] if self.asked else self.wire.ask_all(self.commands, seconds)
             begun, *answers, data = said
             return (answers if begun.code < 300 else [begun] * len(answers)), data
-        begun = ask(self._mail, seconds)
-        answers = [ask(rcpt, seconds) if begun.code < 300 else begun for rcpt in self._rcpts()]
+        mail, *rcpts, _ = self.commands
+        begun = ask(mail, seconds)
+        answers = [ask(rcpt, seconds) if begun.code < 300 else begun for rcpt in rcpts]
         wanted = any(answer.code < 300 for answer in answers)
         return answers, ask("DATA", self.timeouts.data) if wanted else None
 

@@ -53,7 +53,6 @@ class TLSFailed(ConnectionLost):
     """The TLS handshake or the certificate was no good."""
 
 
-
 class ReplyReader:
     """Cuts what a server says into replies. Fed with bytes as they come; `take` gives the next whole reply.
 
@@ -77,10 +76,10 @@ class ReplyReader:
         """The next reply; None when it is not complete yet."""
         while (end := self._rest.find(b"\n")) >= 0:
             line, self._rest = self._rest[:end], self._rest[end + 1 :]
-            self._lines.append(line)
             if line[3:4] != b"-":
-                lines, self._lines = tuple(self._lines), []
+                lines, self._lines = (*self._lines, line), []
                 return parse_reply(lines)
+            self._lines.append(line)
             if not line[:3].isdigit() or len(self._lines) == REPLY_LINES:
                 parse_reply(tuple(self._lines))  # raises: no need to wait for its end
                 raise ValueError(f"more than {REPLY_LINES} lines in one reply")
@@ -144,7 +143,7 @@ class Wire:
         self.consents = 0  # positive replies since this was last set to 0
         self._talk = talk
         self._replies = ReplyReader()
-        self._patience = 0.0  # seconds, as the kernel has been told
+        self._patience = 0.0  # seconds, as the kernel has been told; it is not asked any more once TLS has begun
         self.sock.settimeout(None)
 
     @property
@@ -217,6 +216,7 @@ class Wire:
         try:
             self.sock.settimeout(seconds)
             self.sock = context.wrap_socket(self.sock, server_hostname=name)
+            self._patience = 0.0
         except (OSError, ValueError) as error:
             raise TLSFailed(reply(454, f"No TLS with {self.host}: {error}", "4.7.5")) from error
 
@@ -271,7 +271,9 @@ class Wire:
     def _until(self, deadline: float, operate: Callable[[Any], Any], argument: object) -> Any:
         """What a read or write of the socket gives before the deadline."""
         while True:
-            self._wait_at_most(max(deadline - time.monotonic(), 0.001))
+            left = deadline - time.monotonic()
+            if left < LONGEST_WAIT or self._patience < LONGEST_WAIT:
+                self._wait_at_most(max(left, 0.001))
             try:
                 return operate(argument)
             except BlockingIOError:
