@@ -18,10 +18,9 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice, pairwise
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from lamson import address
 from lamson.decoding import IDENTITY, PARTS, Reading, attempt_decoding, decode_text, decode_transfer, guess_encoding_and_decode, with_lf
@@ -85,7 +84,8 @@ FALSE_BOUNDARIES = 10_000
 #: Types that are a message (RFC 2046 §5.2.1, RFC 6532 §3.7).
 _MESSAGES = ("message/rfc822", "message/global")
 
-_CONTENT_HEADERS = ("content-type", "content-transfer-encoding", "content-disposition")
+_CONTENT_HEADERS = ("Content-Type", "Content-Transfer-Encoding", "Content-Disposition")
+_CONTENT_HEADERS_IN_LOWER_CASE = tuple(map(str.lower, _CONTENT_HEADERS))
 _CONTENT_KEYS = {key.lower() for key in CONTENT_ENCODING_KEYS}
 _TYPE = re.compile(r"[!#$%&'*+.^_`{|}~0-9a-z-]{1,127}/[!#$%&'*+.^_`{|}~0-9a-z-]{1,127}")  # RFC 6838 §4.2
 
@@ -164,9 +164,8 @@ class MailBase(HeaderMapping):
         """Content-Type, Content-Transfer-Encoding and Content-Disposition, each (value, parameters); (None, {}) when it is missing."""
         if self._content is None:
             headers = self.headers
-            texts = headers.raw_texts_of(_CONTENT_HEADERS)
-            given = [(None, {}) if text is None else parse_parameters(text, headers.reading) for text in texts]
-            self._content = dict(zip(("Content-Type", "Content-Transfer-Encoding", "Content-Disposition"), given, strict=True))
+            given = zip(_CONTENT_HEADERS, headers.raw_texts_of(_CONTENT_HEADERS_IN_LOWER_CASE), strict=True)
+            self._content = {name: (None, {}) if text is None else parse_parameters(text, headers.reading) for name, text in given}
         return self._content
 
     @property
@@ -394,8 +393,7 @@ def _written_headers(mail: MailBase, leave_out: set[str]) -> list[str]:
     return [header_line(name, value) for name, value in items if name.lower() not in leave_out and len(name) <= LONG_WORD]
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(NamedTuple):
     """A content as it is written.
 
     `pieces`: its octets, joined once in the end, however deep it lies. `seal`: the same, but for a multipart nothing: the boundary in its
@@ -451,7 +449,7 @@ def _write_parts(mail: MailBase) -> _Written:
         return _Written.whole(*signed)
     written = [_write_part(part) for part in mail.parts]
     if kind.startswith("message/") and len(written) == 1:
-        return replace(written[0], lines=[parameters_line("Content-Type", kind, _parameters_of(mail))])
+        return written[0]._replace(lines=[parameters_line("Content-Type", kind, _parameters_of(mail))])
     if not kind.startswith("multipart/"):
         kind = "multipart/mixed"
     boundary = _boundary_of(written)

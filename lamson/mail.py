@@ -247,7 +247,8 @@ class MailRequest(HeaderMapping):
         """No person wrote this to us: it must not be answered automatically (RFC 3834 §2). So is mail of lists and the null sender."""
         if self.From is not None and self.route_from == address.NULL:
             return True
-        return _is_automatic(self.base)
+        there = _TELLING_HEADERS & self.headers.names()
+        return bool(there) and (not _AUTOMATIC_HEADERS.isdisjoint(there) or _says_automatic(self.base))
 
     # -- answering it
 
@@ -337,11 +338,6 @@ _LIST_HEADERS = {"list-unsubscribe", "list-subscribe", "list-help", "mailing-lis
 
 #: X-Auto-Response-Suppress: what asks for no answer at all. Outlook also says there which receipts a person does not want.
 _SUPPRESSED = re.compile(r"\b(?:all|oof|autoreply)\b", re.IGNORECASE)
-
-
-def _is_automatic(base: MailBase) -> bool:
-    there = _TELLING_HEADERS & base.headers.names()
-    return bool(there) and (not _AUTOMATIC_HEADERS.isdisjoint(there) or _says_automatic(base))
 
 
 def _says_automatic(base: MailBase) -> bool:

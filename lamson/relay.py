@@ -226,9 +226,9 @@ def _bare(value: str | Iterable[str]) -> list[str]:
     found: dict[str, str] = {}
     for text in [value] if isinstance(value, str) else value:
         for each in address.parse(text):
-            bare = each.bare
-            found.setdefault(address.normalise(bare), bare)
-    return [bare for bare in found.values() if bare]
+            if bare := each.bare:
+                found.setdefault(address.normalise(bare), bare)
+    return list(found.values())
 
 
 def _texts(message: Sendable, *names: str) -> list[str]:

@@ -99,8 +99,7 @@ def respond(variables: Any, Body: Any = None, Html: str | None = None, **headers
     if body is None and Html is None:
         raise TypeError("respond() needs a template: respond('confirm.msg', locals()) or respond(locals(), 'confirm.msg', From=..., ...).")
     msg = MailResponse(Body=body, Html=None if Html is None else render(_mapping(variables), Html))
-    msg.update(own_headers)
-    msg.update(_filled(headers, variables))
+    msg.update({**own_headers, **_filled(headers, variables)})
     return msg
 
 
@@ -200,7 +199,7 @@ def _fill(header: str, value: Any, variables: Mapping[str, Any], foreign: _Forei
     text = str(value)
     if "%(" in text:
         text = _PLACE.sub(replacement, text)
-    return _LINE_ENDS.sub(" ", text)
+    return _in_one_line(text)
 
 
 class _Foreign:
@@ -292,7 +291,8 @@ def _for_html(environment: jinja2.Environment, finalize: Callable[[Any], Any] | 
 
 
 def _in_one_line(value: Any) -> str:
-    return _LINE_ENDS.sub(" ", str(value))
+    text = str(value)
+    return text if text.isprintable() else _LINE_ENDS.sub(" ", text)  # no line end is printable
 
 
 def _mapping(variables: Any) -> Mapping[str, Any]:
