@@ -327,8 +327,10 @@ class Database:
     def write(self, writes: Sequence[Write]) -> None:
         """Commits these statements, for Lamson's own outside deliveries. Raises Fault or Conflict."""
         if self.writer is not None:
-            with self.translated():
+            try:
                 self.writer.commit(writes)
+            except exc.SQLAlchemyError as error:  # no connection
+                self._raise_translated(error)
             return
         with self.connected() as connection:
             for write in writes:
@@ -340,12 +342,15 @@ class Database:
         try:
             yield
         except exc.SQLAlchemyError as error:
-            diagnosed = diagnose(error)
-            if diagnosed is error:
-                raise
-            if isinstance(diagnosed, Fault):
-                raise Fault(f"{diagnosed} (database {self.name})") from error
-            raise diagnosed from error
+            self._raise_translated(error)
+
+    def _raise_translated(self, error: exc.SQLAlchemyError) -> NoReturn:
+        diagnosed = diagnose(error)
+        if diagnosed is error:
+            raise error
+        if isinstance(diagnosed, Fault):
+            raise Fault(f"{diagnosed} (database {self.name})") from error
+        raise diagnosed from error
 
     def create_all(self, *metadata: sa.MetaData) -> None:
         """Makes the tables that are missing, Lamson's and those of the application's `metadata`. Raises DatabaseError.

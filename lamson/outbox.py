@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -526,12 +525,13 @@ class Outbox:
             held.connection.execute(sa.update(OutboxRow).where(OutboxRow.id == row.id).values(**values))
 
 
-def _in_spite_of_conflicts(step: Callable[[], object]) -> None:
+def _in_spite_of_conflicts(step: Callable[[], None]) -> None:
     """Again, a few times, when others were in the way: on a server, statements for the same rows or pages may be a deadlock."""
     for _ in range(4):
-        with suppress(Conflict):
-            step()
-            return
+        try:
+            return step()
+        except Conflict:
+            pass
     step()
 
 

@@ -16,8 +16,11 @@ import re
 import threading
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from lamson import address, delivery, encoding
@@ -433,6 +436,14 @@ class Relay(BaseRelay):
         return make
 
 
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """How many clients of one server are in use, and those that are not, each with since when."""
+
+    used: int = 0
+    idle: list[tuple[float, Client]] = field(default_factory=list)
+
+
 class Pool:
     """Clients that are kept between two messages.
 
@@ -442,8 +453,8 @@ class Pool:
     def __init__(self, make: Callable[[Target], Client], size: int, idle_seconds: float) -> None:
         self._make, self._size, self._idle_seconds = make, size, idle_seconds
         self._changed = threading.Condition()
-        self._used: dict[Target, int] = {}
-        self._idle: dict[Target, list[tuple[float, Client]]] = {}
+        self._kept: defaultdict[Target, _Kept] = defaultdict(_Kept)
+        self._look_at = inf  # no client has been idle for too long before
 
     @contextmanager
     def client(self, target: Target) -> Iterator[Client]:
@@ -457,39 +468,52 @@ class Pool:
 
     def close_idle(self) -> None:
         """Closes those that were idle for too long."""
-        oldest = time.monotonic() - self._idle_seconds
-        for client in self._remove(lambda since: since < oldest):
-            client.close()
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._close(self._remove(now - self._idle_seconds))
 
     def close(self) -> None:
         """Closes all that are idle."""
-        for client in self._remove(lambda since: True):
-            client.close()
+        self._close(self._remove(inf))
 
     def drop(self) -> None:
         """The same without a word to the servers."""
-        for client in self._remove(lambda since: True):
+        for client in self._remove(inf):
             client.drop()
+
+    def _close(self, clients: Sequence[Client]) -> None:
+        for client in clients:
+            client.close()
 
     def _take(self, target: Target) -> Client:
         with self._changed:
-            self._changed.wait_for(lambda: self._used.get(target, 0) < self._size)
-            self._used[target] = self._used.get(target, 0) + 1
-            kept = self._idle.get(target)
-            return kept.pop()[1] if kept else self._make(target)
+            while (kept := self._kept[target]).used >= self._size:
+                self._changed.wait()
+            kept.used += 1
+            return kept.idle.pop()[1] if kept.idle else self._make(target)
 
     def _give(self, target: Target, client: Client) -> None:
         with self._changed:
-            self._used[target] -= 1
-            if not self._used[target]:
-                del self._used[target]
+            kept = self._kept[target]
+            kept.used -= 1
             if client.connected:
-                self._idle.setdefault(target, []).append((time.monotonic(), client))
+                now = time.monotonic()
+                kept.idle.append((now, client))
+                self._look_at = min(self._look_at, now + self._idle_seconds)
+            elif not kept.used and not kept.idle:
+                del self._kept[target]
             self._changed.notify_all()  # whoever waits for another server would take the one call and leave it
 
-    def _remove(self, old: Callable[[float], bool]) -> list[Client]:
+    def _remove(self, since: float) -> list[Client]:
+        """Those that are idle for longer than since then."""
         with self._changed:
-            gone = [client for kept in self._idle.values() for since, client in kept if old(since)]
-            left = {target: [each for each in kept if not old(each[0])] for target, kept in self._idle.items()}
-            self._idle = {target: kept for target, kept in left.items() if kept}
+            gone = []
+            self._look_at = inf
+            for target, kept in list(self._kept.items()):
+                gone += [client for began, client in kept.idle if began < since]
+                kept.idle = [each for each in kept.idle if each[0] >= since]
+                if kept.idle:
+                    self._look_at = min(self._look_at, kept.idle[0][0] + self._idle_seconds)
+                elif not kept.used:
+                    del self._kept[target]
             return gone

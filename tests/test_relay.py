@@ -941,3 +941,29 @@ def test_a_connection_that_becomes_free_wakes_who_waits_for_it() -> None:
         assert got.wait(5)
     patient.join(5)
     waiting.join(5)
+
+
+def test_each_connection_is_closed_when_it_was_idle_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, closed = [100.0], []
+
+    def make(target: Target) -> Any:
+        return SimpleNamespace(connected=True, close=lambda: closed.append(target.name))
+
+    monkeypatch.setattr("lamson.relay.time", SimpleNamespace(monotonic=lambda: now[0]))
+    pool = Pool(make, size=2, idle_seconds=30)
+    for name, since in (("first", 100.0), ("second", 110.0), ("third", 120.0)):
+        now[0] = since
+        with pool.client(Target("192.0.2.1", name)):
+            pass
+    for at, gone in ((129.0, []), (131.0, ["first"]), (139.0, ["first"]), (141.0, ["first", "second"])):
+        now[0] = at
+        pool.close_idle()
+        assert closed == gone
+    with pool.client(Target("192.0.2.1", "third")):  # in use again: from now on
+        now[0] = 160.0
+        pool.close_idle()
+    assert closed == ["first", "second"]
+    now[0] = 191.0
+    pool.close_idle()
+    assert closed == ["first", "second", "third"]
+    assert not pool._kept
