@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import re
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 STRENGTH = 0.45
 UNKNOWN = 0.5
 #: A token nearer to one half than this says nothing, and no more than so many are combined.
-LEAST_DISTANCE = 0.33
+LEAST_DISTANCE = 0.3
 MOST_CLUES = 150
 #: Nothing is called spam by fewer tokens than this: one odd header is no spam.
 LEAST_CLUES = 3
@@ -67,8 +68,7 @@ MOST = 2**31 - 1
 EVERY = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Clue:
+class Clue(NamedTuple):
     """A token of a message, in how many learnt messages it was, and how much it speaks for spam (0 to 1)."""
 
     token: str
@@ -99,7 +99,7 @@ class BayesScorer(Scorer):
 
     name = "bayes"
 
-    def __init__(self, database: Database, ham_cutoff: float = 0.2, spam_cutoff: float = 0.8, least: int = LEAST_LEARNT) -> None:
+    def __init__(self, database: Database, ham_cutoff: float = 0.2, spam_cutoff: float = 0.85, least: int = LEAST_LEARNT) -> None:
         if not 0 <= ham_cutoff <= spam_cutoff <= 1:
             raise ValueError(f"ham_cutoff {ham_cutoff}, spam_cutoff {spam_cutoff}: the first is the smaller, and both lie between 0 and 1.")
         self.database = database
@@ -230,12 +230,13 @@ class BayesScorer(Scorer):
 
 
 def _weigh(connection: Connection, message: MailRequest) -> Score:
-    named = {token_id(token): token for token in tokens(message)}
-    counts = read_counts(connection, [*named, token_id(EVERY)])
-    spam, ham = counts.pop(token_id(EVERY), (0, 0))
+    found = [EVERY, *tokens(message)]
+    named = dict(zip(token_ids(found), found, strict=True))
+    counts = {named[id]: count for id, count in read_counts(connection, list(named)).items()}
+    spam, ham = counts.pop(EVERY, (0, 0))
     if not spam or not ham:
         return Score(0.5, (), spam, ham)
-    clues = strongest({named[id]: count for id, count in counts.items()}, spam, ham)
+    clues = strongest(counts, spam, ham)
     return Score(combine([clue.probability for clue in clues]), clues, spam, ham)
 
 
@@ -251,12 +252,13 @@ def probability(spam: int, ham: int, all_spam: int, all_ham: int) -> float:
 
 def strongest(counts: Mapping[str, tuple[int, int]], all_spam: int, all_ham: int) -> list[Clue]:
     """The tokens that say something, the strongest first; of equals the alphabet decides, so that a message has one score."""
-    telling: list[tuple[float, Clue]] = []
+    telling: list[tuple[float, str, float]] = []
     for token, (spam, ham) in counts.items():
         speaks = probability(spam, ham, all_spam, all_ham)
-        if abs(speaks - 0.5) >= LEAST_DISTANCE:
-            telling.append((-abs(speaks - 0.5), Clue(token, spam, ham, speaks)))
-    return [clue for _, clue in sorted(telling)[:MOST_CLUES]]
+        distance = abs(speaks - 0.5)
+        if distance >= LEAST_DISTANCE:
+            telling.append((-distance, token, speaks))
+    return [Clue(token, *counts[token], speaks) for _, token, speaks in sorted(telling)[:MOST_CLUES]]
 
 
 def combine(probabilities: Sequence[float]) -> float:
@@ -284,7 +286,13 @@ def chi_square(value: float, freedom: int) -> float:
 
 def token_id(token: str) -> int:
     """A token's key: 64 bits of its hash, signed as databases have them."""
-    return int.from_bytes(hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
+    return token_ids([token])[0]
+
+
+def token_ids(found: Sequence[str]) -> tuple[int, ...]:
+    """The keys of many, in their order."""
+    digests = [hashlib.blake2b(token.encode("utf-8", "replace"), digest_size=8).digest() for token in found]
+    return struct.unpack(f">{len(digests)}q", b"".join(digests))
 
 
 _MBOX_QUOTE = re.compile(rb"^>+(?=From )", re.MULTILINE)
@@ -316,13 +324,20 @@ Mark = Callable[[orm.Session, str], tuple[int, int] | None]
 
 def read_counts(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[int, int]]:
     """In how many spam and ham messages each token is, of those that are known. The ids are numbers, so they can stand in the text:
-    binding hundreds of parameters takes longer than the search."""
+    binding hundreds of parameters takes longer than the search. SQLite takes them as one parameter, and need not read a new statement
+    each time."""
     found: dict[int, tuple[int, int]] = {}
     for at in range(0, len(ids), CHUNK):
         listed = ",".join(map(str, ids[at : at + CHUNK]))
-        rows = connection.exec_driver_sql(f"SELECT id, spam, ham FROM {SpamToken.__tablename__} WHERE id IN ({listed})")
-        found.update([(id, (spam, ham)) for id, spam, ham in rows.all() if spam or ham])
+        if connection.dialect.name == "sqlite":
+            rows = connection.exec_driver_sql(f"{_COUNTS} (SELECT value FROM json_each(?))", (f"[{listed}]",))
+        else:
+            rows = connection.exec_driver_sql(f"{_COUNTS} ({listed})")
+        found.update({id: (spam, ham) for id, spam, ham in rows.all() if spam or ham})
     return found
+
+
+_COUNTS = f"SELECT id, spam, ham FROM {SpamToken.__tablename__} WHERE id IN"
 
 
 def read_mark(connection: Connection, id: str) -> bool | None:

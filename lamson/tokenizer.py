@@ -33,33 +33,36 @@ LONGEST_WORD = 20
 
 
 def tokens(message: MailRequest) -> set[str]:
-    """All tokens of the message."""
-    found: set[str] = set()
-    for token in _all(message):
-        each = token[:LONGEST_TOKEN]
-        found.add(each if each.isprintable() else "".join([letter if letter.isprintable() else "?" for letter in each]))
+    """All tokens of the message, or the first of very many: always the same, so that what was learnt can be taken back."""
+    found: dict[str, None] = {}
+    for some in _all(message):
+        found.update(dict.fromkeys(some))
         if len(found) >= TOKENS:
             break
-    return found
+    return {each if len(each) <= LONGEST_TOKEN and each.isprintable() else _tamed(each) for each in islice(found, TOKENS)}
 
 
-def _all(message: MailRequest) -> Iterator[str]:
-    yield from _header_tokens(message)
+def _tamed(token: str) -> str:
+    return "".join([letter if letter.isprintable() else "?" for letter in token[:LONGEST_TOKEN]])
+
+
+def _all(message: MailRequest) -> Iterator[Iterable[str]]:
+    yield _header_tokens(message)
     left = CHARACTERS
     kinds = set()
     for part in islice(chain([message.base], message.walk()), PARTS):
         kind = part.content_type
         kinds.add(kind)
-        yield from _shape_tokens(part, kind)
+        yield _shape_tokens(part, kind)
         if not _is_text(part, kind) or left <= 0:
             continue
         body = part.body
         if isinstance(body, str):
             text = body[:left]
             left -= len(text)
-            yield from _html_tokens(text) if kind == "text/html" else _text_tokens(text)
+            yield _html_tokens(text) if kind == "text/html" else _text_tokens(text)
     if "text/html" in kinds and "text/plain" not in kinds:
-        yield "html:only"
+        yield ["html:only"]
 
 
 def _is_text(part: MailBase, kind: str) -> bool:
@@ -69,27 +72,27 @@ def _is_text(part: MailBase, kind: str) -> bool:
 # -- headers
 
 #: Whether these are there says something, whatever they hold. Those of mailing lists are not among them: spam comes by lists as well.
-_TELLING = (
-    *("Cc", "Reply-To", "In-Reply-To", "References", "X-Mailer", "User-Agent", "Organization", "X-MSMail-Priority", "X-MimeOLE"),
-    *("Disposition-Notification-To", "Thread-Index", "Content-Language", "Auto-Submitted"),
-)
+_TELLING = {
+    name.lower(): name
+    for name in (
+        *("Cc", "Reply-To", "In-Reply-To", "References", "X-Mailer", "User-Agent", "Organization", "X-MSMail-Priority", "X-MimeOLE"),
+        *("Disposition-Notification-To", "Thread-Index", "Content-Language", "Auto-Submitted"),
+    )
+}
 #: A person's message has all of these.
-_EXPECTED = ("Message-ID", "Date", "To", "From", "Subject", "MIME-Version")
+_EXPECTED = {name.lower(): name for name in ("Message-ID", "Date", "To", "From", "Subject", "MIME-Version")}
 
 
 def _header_tokens(message: MailRequest) -> Iterator[str]:
     there = {name.lower() for name in message.keys()}  # noqa: SIM118  # its names in order
-    for name in _TELLING:
-        if name.lower() in there:
-            yield f"header:{name}"
-    for name in _EXPECTED:
-        if name.lower() not in there:
-            yield f"no-header:{name}"
+    yield from [f"header:{name}" for low, name in _TELLING.items() if low in there]
+    yield from [f"no-header:{name}" for low, name in _EXPECTED.items() if low not in there]
     yield from _subject_tokens(message.get("Subject") or "")
     for name in ("From", "Reply-To"):
         yield from _address_tokens(name.lower(), message.get(name) or "")
     for name in ("X-Mailer", "User-Agent"):
-        yield from (f"mailer:{word.lower()}" for word in _WORD.findall((message.get(name) or "")[:200]))
+        if name.lower() in there:
+            yield from (f"mailer:{word.lower()}" for word in _WORD.findall((message.get(name) or "")[:200]))
     for name in ("X-Priority", "Importance"):
         if name.lower() in there:
             yield f"{name.lower()}:{(message.get(name) or '')[:10].strip().lower()}"
@@ -103,13 +106,11 @@ _SHOUT = re.compile(r"[!?$*]{2,}|!")
 
 def _subject_tokens(subject: str) -> Iterator[str]:
     subject = subject[:1000]
-    words = list(_words(subject, fold=False))
-    yield from (f"subject:{word}" for word in words)
+    yield from [f"subject:{word}" for word in _words(subject)]
     yield from (f"subject:{mark[:3]}" for mark in _SHOUT.findall(subject))
     if _GAP.search(subject):
         yield "subject:gap"
-    letters = [each for each in subject if each.isalpha()]
-    if len(letters) > 5 and all(each.isupper() for each in letters):
+    if subject.isupper() and sum(map(str.isalpha, subject)) > 5:
         yield "subject:CAPITALS"
 
 
@@ -128,8 +129,8 @@ def _address_tokens(name: str, value: str) -> Iterator[str]:
     if any(each.isdigit() for each in local):
         yield f"{name}:digits"
     shown = value[: found.start()] if "<" in value else value[found.end() :]
-    words = list(_words(shown))
-    yield from (f"{name}:{word}" for word in words)
+    words = _words(shown.lower())
+    yield from [f"{name}:{word}" for word in words]
     if not words:
         yield f"{name}:no name"
 
@@ -166,8 +167,12 @@ def _id_tokens(message: MailRequest) -> Iterator[str]:
         same = sender is not None and set(_domain_ends(found[1].lower())) & set(_domain_ends(sender[2].lower()))
         yield f"message-id:{'same domain' if same and any('.' in each for each in same) else 'other domain'}"
     zone = _ZONE.search((message.get("Date") or "")[:200])
-    if zone and (int(zone[1]) > 14 or int(zone[2]) not in (0, 30, 45)):
+    if zone is None:
+        yield "date:no zone"
+    elif int(zone[1]) > 14 or int(zone[2]) not in (0, 30, 45):
         yield "date:impossible zone"
+    else:
+        yield f"date:{zone[0]}"
 
 
 # -- how it is built
@@ -189,49 +194,74 @@ def _shape_tokens(part: MailBase, kind: str) -> Iterator[str]:
 
 #: A word: letters and digits with what stands inside words, a currency's sign before and a percent's or exclamation marks behind.
 _WORD = re.compile(r"[$€£¥]?[^\W_]\w*+(?:[-'’.,]\w++)*+[%!]?")
-_URL = re.compile(r"(\b(?:https?://|ftp://|www\.)[^\s<>\"'\\)\]]+)", re.IGNORECASE)
+#: In text of small letters.
+_URL = re.compile(r"(\b(?:https?://|ftp://|www\.)[^\s<>\"'\\)\]]+)")
 _MAIL = re.compile(r"(?<![\w.+=-])[\w.+=-]++@([\w-]+(?:\.[\w-]+)++)")
 #: Scripts that set no space between words.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]+")
+_CAPITALS = re.compile(r"[A-Z]{3,}+(?!\w)")
+_RUN = re.compile(r"([!?$*])\1")
 
 
-def _words(text: str, fold: bool = True) -> Iterator[str]:
-    for word in _WORD.findall(text.lower() if fold else text):
-        if word.isascii():
-            if 2 < len(word) <= LONGEST_WORD:
-                yield word
-            elif len(word) > LONGEST_WORD:
-                yield f"{word[0]} {len(word) // 10 * 10}"
-        elif _UNSPACED.search(word):
-            for run in _UNSPACED.findall(word):
-                yield from (run[at : at + 2] for at in range(max(1, len(run) - 1)))
-        elif len(word) > 1:
-            yield word if len(word) <= LONGEST_WORD else f"{word[0]} {len(word) // 10 * 10}"
+def _words(text: str) -> list[str]:
+    """Each word once."""
+    words = dict.fromkeys(_WORD.findall(text))
+    found = [word for word in words if len(word) > 2 and word.isascii()]
+    if not text.isascii():
+        found += [piece for word in words if not word.isascii() for piece in _pieces(word)]
+    return [word if len(word) <= LONGEST_WORD else f"{word[0]} {len(word) // 10 * 10}" for word in found]
+
+
+def _pieces(word: str) -> list[str]:
+    """Of scripts without spaces each two neighbours, else the word."""
+    runs = _UNSPACED.findall(word)
+    if not runs:
+        return [word] if len(word) > 1 else []
+    return [run[at : at + 2] for run in runs for at in range(max(1, len(run) - 1))]
 
 
 def _text_tokens(text: str) -> Iterator[str]:
-    pieces = _URL.split(text)
+    """Links and addresses stand in few lines, and looking for them is dear: so the others are put aside at first."""
+    plain: list[str] = []
+    linked: list[str] = []
+    for line in text.lower().split("\n"):
+        (linked if "@" in line or "://" in line or "www." in line else plain).append(line)
+    pieces = _URL.split("\n".join(linked))
     for url in pieces[1::2]:
         yield from _url_tokens(url)
     pieces = _MAIL.split(" ".join(pieces[::2]))
     yield from _mail_tokens(pieces[1::2])
-    yield from _words(" ".join(pieces[::2]))
+    words = _words("\n".join(plain + pieces[::2]))
+    yield from words
+    yield from _manner_tokens(text, len(words))
+
+
+def _manner_tokens(text: str, words: int) -> Iterator[str]:
+    """How loud it is, and how much of it is no ASCII: in powers of two, for a token must come again to tell something."""
+    capitals = 100 * len(_CAPITALS.findall(text)) // max(words, 1)
+    if capitals:
+        yield f"text:capitals {capitals.bit_length()}"
+    foreign = 100 * (len(text) - len(text.encode("ascii", "ignore"))) // max(len(text), 1)
+    if foreign:
+        yield f"text:beyond ASCII {foreign.bit_length()}"
+    yield from {f"text:{run * 2}" for run in _RUN.findall(text)}
 
 
 def _mail_tokens(domains: Iterable[str]) -> Iterator[str]:
     return (f"mail:{domain.lower()}" for domain in domains)
 
 
+_STEP = re.compile("[a-z]{3,20}")
 _PLACE = re.compile(r"(?:(\w{1,10}):)?(?://)?(?:([^/?#@]*)@)?([^/?#:@]*)(?::(\d+))?(.*)", re.DOTALL)
 
 
 def _url_tokens(url: str) -> Iterator[str]:
     """The host and the ends of its name, the words of the path, and what honest links rarely have."""
-    place = _PLACE.fullmatch(unquote(url[:500]))
+    place = _PLACE.fullmatch(unquote(url[:500]).lower())
     if place is None:
         return
     scheme, user, host, port, path = place.groups()
-    host = host.lower().strip(".")
+    host = host.strip(".")
     if host.replace(".", "").isdigit():
         yield "url:by number"
         yield f"url:{host.rpartition('.')[0]}"
@@ -243,17 +273,19 @@ def _url_tokens(url: str) -> Iterator[str]:
         yield "url:with port"
     if "%" in url.partition("?")[0]:
         yield "url:escaped"
-    if scheme and scheme.lower() not in ("http", "https"):
-        yield f"url:{scheme.lower()}:"
-    yield from (f"url:/{word.lower()}" for word in re.findall(r"[A-Za-z]{3,20}", path)[:20])
+    if scheme and scheme not in ("http", "https"):
+        yield f"url:{scheme}:"
+    yield from (f"url:/{word}" for word in _STEP.findall(path)[:20])
 
 
 # -- HTML
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b[^<>]*+>.*?(?:</\1\s*+>|\Z)", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"<(/?[a-zA-Z!?][^\s<>/]*+)([^<>]*+)>")
-_INLINE = {"b", "i", "u", "em", "strong", "font", "span", "a", "big", "small", "tt", "sub", "sup", "code", "s"}
-_LINK = re.compile(r"\b(?:href|src|action|background)\s*+=\s*+(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))", re.IGNORECASE)
+#: A tag that breaks no line leaves no gap either: fr<b></b>ee is free.
+_INLINE = re.compile(r"</?(?:b|i|u|em|strong|font|span|a|big|small|tt|sub|sup|code|s)(?:[\s/][^<>]*+)?>", re.IGNORECASE)
+#: In all attributes of a page, between which stands "<".
+_LINK = re.compile(r"\b(?:href|src|action|background)\s*+=\s*+(?:\"([^\"<]*)\"|'([^'<]*)'|([^\s\"'<]+))", re.IGNORECASE)
 _HIDDEN = re.compile(r"display\s*+:\s*+none|visibility\s*+:\s*+hidden|font-size\s*+:\s*+[01](?:px|pt)?\b", re.IGNORECASE)
 #: Few, for all that a page has are seen together: each would say again that it is a page.
 _TELLING_TAGS = {"form", "iframe", "object"}
@@ -263,23 +295,19 @@ def _html_tokens(source: str) -> Iterator[str]:
     """Words as they are seen, links, and what the mark-up tells."""
     bare = _COMMENT.sub(lambda found: " " if found[1] else "", source)
     tags = _TAG.findall(bare)
-    yield from {f"html:{name.lower()}" for name, _ in tags if name.lower() in _TELLING_TAGS}
-    if any(_HIDDEN.search(attributes) for _, attributes in tags):
+    names = {name.lower() for name, _ in tags}
+    yield from [f"html:{name}" for name in sorted(names & _TELLING_TAGS)]
+    attributes = "<".join([each for _, each in tags if each])
+    if _HIDDEN.search(attributes):
         yield "html:hidden"
-    for link in _links(tags):
-        yield from _url_tokens(link) if not link.lower().startswith("mailto:") else _mail_tokens(_MAIL.findall(link))
-    text = html.unescape(_TAG.sub(_gap, bare))
-    yield from _text_tokens(text)
+    for link in _links(attributes):
+        yield from _url_tokens(link) if not link.startswith("mailto:") else _mail_tokens(_MAIL.findall(link))
+    yield from _text_tokens(html.unescape(_TAG.sub(" ", _INLINE.sub("", bare))))
 
 
-def _gap(tag: re.Match[str]) -> str:
-    """A tag that breaks no line leaves no gap either: fr<b></b>ee is free."""
-    return "" if tag[1].lower().lstrip("/") in _INLINE else " "
-
-
-def _links(tags: Iterable[tuple[str, str]]) -> Iterator[str]:
-    for _, attributes in tags:
-        for link in _LINK.findall(attributes):
-            found = html.unescape("".join(link)).strip()
-            if not found.startswith(("#", "cid:")):
-                yield found
+def _links(attributes: str) -> Iterator[str]:
+    """Each once, in small letters."""
+    for link in dict.fromkeys(_LINK.findall(attributes)):
+        found = html.unescape("".join(link)).strip().lower()
+        if not found.startswith(("#", "cid:")):
+            yield found

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks import spam as benchmark
-from lamson import bayes
+from lamson import bayes, tokenizer
 from lamson.bayes import BayesScorer, chi_square, combine
 from lamson.database import Database, SpamMessage, SpamToken
 from lamson.errors import ScorerError
@@ -70,6 +70,15 @@ def test_what_was_seen_seldom_says_little() -> None:
     once, often = bayes.probability(1, 0, 100, 100), bayes.probability(50, 0, 100, 100)
     assert 0.5 < once < 0.9 < often < 1.0
     assert bayes.probability(10, 20, 100, 200) == 0.5, "rates are compared, not numbers: twice as much ham was learnt"
+
+
+# -- keys
+
+
+def test_a_token_has_its_key_for_ever() -> None:
+    """In databases that are there, and in all of them the same."""
+    assert bayes.token_ids(["", "free", "日本"]) == (-1970711489451281740, 942875077966656467, -1714967866143106246)
+    assert bayes.token_id("free") == bayes.token_ids(["x", "free"])[1]
 
 
 # -- learning
@@ -333,6 +342,33 @@ def test_tokens_say_where_they_stood() -> None:
     assert {"from:win99@mail.shop.example", "from:@shop.example", "from:digits", "from:offers", "to:undisclosed"} <= found
     assert {"url:pills.example", "url:/buy", "url:by number", "url:with user", "url:with port", "mail:other.example"} <= found
     assert {"no-header:Message-ID", "no-header:Date"} <= found
+
+
+def test_tokens_say_how_it_is_written() -> None:
+    found = found_in(
+        "Date: Mon, 1 Jan 2024 10:00:00 -0700\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n"
+        "BUY NOW!!! It costs $$$ and ** nothing ** more. Улица\n".encode()
+    )
+    assert {"date:-0700", "text:capitals 5", "text:beyond ASCII 4", "text:!!", "text:$$", "text:**"} <= found
+    quiet = found_in("Date: Mon, 1 Jan 2024 10:00:00 -1900\n\nit costs nothing!\n")
+    assert "date:impossible zone" in quiet
+    assert {each for each in quiet if each.startswith("text:")} == set()
+    assert "date:no zone" in found_in("Date: today\n\nx\n")
+
+
+def test_of_very_many_tokens_the_first_are_taken() -> None:
+    """Not any: what was learnt of a message is taken back by what the same message says later, in another process."""
+    found = found_in("\n\n" + " ".join(f"token{number}" for number in range(tokenizer.TOKENS)))
+    assert len(found) == tokenizer.TOKENS
+    words = {int(each.removeprefix("token")) for each in found if each.startswith("token")}
+    assert words == set(range(len(words)))
+
+
+def test_links_and_addresses_of_a_line_are_no_words_of_it() -> None:
+    for text in ("See HTTP://WWW.Pills.Example/Buy%41 or\nJoe@Other.Example, now", "see www.pills.example/buya joe@other.example now"):
+        found = found_in(f"\n\n{text}")
+        assert {"url:pills.example", "url:/buya", "mail:other.example", "see", "now"} <= found
+        assert not {"pills", "joe", "http", "buy"} & found
 
 
 def test_html_is_read_as_it_is_seen() -> None:
