@@ -64,11 +64,11 @@ class Logger(logging.Logger):
             super()._log(level, msg, args, *more, **others)
             return
         record, created = logging.LogRecord.__new__(logging.LogRecord), time.time()
-        record.__dict__ = {
-            **_BLANK, "name": self.name, "msg": msg, "args": args, "levelno": level, "levelname": logging.getLevelName(level),
-            "created": created, "msecs": created % 1 * 1000 // 1, "relativeCreated": (created - _BEGAN) * 1000,
-            "thread": threading.get_ident(), "threadName": threading.current_thread().name, "process": os.getpid(),
-        }  # fmt: skip
+        record.__dict__ = its = _BLANK.copy()  # set one by one: by `update` or in one literal it takes twice as long
+        its["name"], its["msg"], its["args"] = self.name, msg, args
+        its["levelno"], its["levelname"] = level, logging.getLevelName(level)
+        its["created"], its["msecs"], its["relativeCreated"] = created, created % 1 * 1000 // 1, (created - _BEGAN) * 1000
+        its["thread"], its["threadName"], its["process"] = threading.get_ident(), threading.current_thread().name, os.getpid()
         if "multiprocessing" in sys.modules:
             record.processName = _process_name()
         if _KNOWS_TASKS and "asyncio" in sys.modules:
