@@ -485,7 +485,7 @@ class Session:
         except StopIteration as over:
             return self._log_in(*over.value)
         self._exchange, self._step = exchange, Session._read_auth_line
-        return Reply(334, base64.b64encode(challenge.encode()).decode())
+        return Reply(334, base64.b64encode(challenge.encode()).decode()) if challenge else NO_CHALLENGE
 
     def _log_in(self, user: str, password: str) -> Reply:
         assert self.rules.authenticate is not None
@@ -601,7 +601,7 @@ class Session:
 
     def _say(self, answer: Reply) -> None:
         """The one place where replies leave. 421 is the last one (RFC 5321 §3.8)."""
-        self._output += RENDERED.get(answer) or bytes(answer)
+        self._output += RENDERED.get(id(answer)) or bytes(answer)
         if answer.code == 421:
             self.end()
 
@@ -663,6 +663,7 @@ CHUNK_OK = reply(250, "Chunk taken", "2.0.0")
 BYE = reply(221, "Bye", "2.0.0")
 HELP = reply(214, "See RFC 5321", "2.0.0")
 CANNOT_VERIFY = reply(252, status="2.0.0")
+NO_CHALLENGE = Reply(334)
 BEGIN_TLS = reply(220, "Begin TLS", "2.0.0")
 WELCOME = reply(235, status="2.7.0")
 BAD_PASSWORD = reply(535, status="5.7.8")
@@ -680,10 +681,11 @@ SHUTTING_DOWN = reply(421, "The server is stopping, try again later", "4.3.2")
 TOO_MANY_ERRORS = reply(421, "Too many errors", "4.7.0")
 FLOODED = reply(421, "Too much was sent before its turn", "4.7.0")
 
-#: The wire form of what is said most often, and of the empty challenge, in which a text would be taken for base64 (RFC 4954 §4).
-RENDERED: Mapping[Reply, bytes] = {
-    **{said: bytes(said) for said in (OK, SENDER_OK, RECIPIENT_OK, GO_AHEAD, CHUNK_OK, BYE)},
-    Reply(334, ""): b"334 \r\n",
+#: The wire form of what is said most often, by the constant's identity, and of the empty challenge, in which a text would be taken for base64
+#: (RFC 4954 §4).
+RENDERED: Mapping[int, bytes] = {
+    **{id(said): bytes(said) for said in (OK, SENDER_OK, RECIPIENT_OK, GO_AHEAD, CHUNK_OK, BYE)},
+    id(NO_CHALLENGE): b"334 \r\n",
 }
 
 #: Replies that count as the client's errors: what it said was wrong, not what it wished for.
