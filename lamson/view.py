@@ -13,9 +13,8 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import CodeType
 from typing import Any, overload
 
 import jinja2
@@ -247,14 +246,15 @@ def _is_as_it_reads(raw: bytes) -> bool:
 
 
 class _Template(jinja2.Template):
-    """A template whose globals are those of its environment: here none is given others, for which Jinja2 would read them through a
+    """A template without globals of its own, as nearly all are, takes its environment's as they are: Jinja2 would read them through a
     `ChainMap` at each rendering."""
 
-    @classmethod
-    def from_code(
-        cls, environment: jinja2.Environment, code: CodeType, globals: MutableMapping[str, Any], uptodate: Callable[[], bool] | None = None
-    ) -> jinja2.Template:
-        return super().from_code(environment, code, environment.globals, uptodate)
+    def new_context(
+        self, vars: dict[str, Any] | None = None, shared: bool = False, locals: Mapping[str, Any] | None = None
+    ) -> jinja2.runtime.Context:
+        environment = self.environment
+        known = environment.globals if getattr(self.globals, "maps", None) == [{}, environment.globals] else self.globals
+        return jinja2.runtime.new_context(environment, self.name, self.blocks, vars, shared, known, locals)
 
 
 def _environment() -> Any:

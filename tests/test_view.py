@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +399,34 @@ def test_globals_may_change_between_two_renderings_and_values_win(loader: jinja2
     assert view.render({"site": "mine"}, "x") == "mine"
     assert view.render({"site": "mine"}, "y") == "two"
     assert loader.globals["site"] == "two"
+
+
+def test_globals_that_an_application_gives_one_template_are_that_templates(loader: jinja2.Environment) -> None:
+    @jinja2.pass_environment
+    def written(environment: jinja2.Environment, name: str) -> str:
+        return environment.from_string("{{ greeting }}, {{ name }}", globals={"greeting": "Hello"}).render(name=name)
+
+    @jinja2.pass_environment
+    def named(environment: jinja2.Environment, name: str) -> str:
+        return environment.get_template("greeting", globals={"greeting": "Dear"}).render(name=name)
+
+    loader.filters |= {"written": written, "named": named}
+    mapping = {"greeting": "{{ greeting }} {{ name }}", "x": "{{ 'Joe'|written }}", "y": "{{ 'Joe'|named }}", "z": "{{ greeting }}"}
+    loader.loader = jinja2.DictLoader(mapping)
+    view.load("greeting")
+    assert (view.render({}, "x"), view.render({}, "y")) == ("Hello, Joe", "Dear Joe")
+    assert "greeting" not in loader.globals
+    with pytest.raises(ViewError, match="'greeting' is undefined"):
+        view.render({}, "z")
+
+
+def test_an_environment_may_make_its_globals_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(jinja2.Environment):
+        def make_globals(self, d: Any) -> Any:
+            return ChainMap(d or {}, {"site": "example.com"}, self.globals)
+
+    monkeypatch.setattr(view, "LOADER", Own(loader=jinja2.DictLoader({"x": "{{ site }}"})))
+    assert view.render({}, "x") == "example.com"
 
 
 def test_templates_of_another_kind_stay_that(monkeypatch: pytest.MonkeyPatch) -> None:
