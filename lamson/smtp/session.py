@@ -681,8 +681,8 @@ SHUTTING_DOWN = reply(421, "The server is stopping, try again later", "4.3.2")
 TOO_MANY_ERRORS = reply(421, "Too many errors", "4.7.0")
 FLOODED = reply(421, "Too much was sent before its turn", "4.7.0")
 
-#: The wire form of what is said most often, by the constant's identity, and of the empty challenge, in which a text would be taken for base64
-#: (RFC 4954 §4).
+#: The wire form of what is said most often, by the constant's identity; and of the empty challenge, in which a text would be taken for
+#: base64 (RFC 4954 §4).
 RENDERED: Mapping[int, bytes] = {
     **{id(said): bytes(said) for said in (OK, SENDER_OK, RECIPIENT_OK, GO_AHEAD, CHUNK_OK, BYE)},
     id(NO_CHALLENGE): b"334 \r\n",
