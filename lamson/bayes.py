@@ -301,7 +301,9 @@ _MBOX_QUOTE = re.compile(rb"^>+(?=From )", re.MULTILINE)
 def fingerprint(message: MailRequest) -> str:
     """The same for a message however it was kept: line ends, an mbox's quoting and the header lines of servers make no difference."""
     text = message.raw.replace(b"\r\n", b"\n")
-    body = _MBOX_QUOTE.sub(b"", text.partition(b"\n\n")[2].strip())
+    body = text.partition(b"\n\n")[2].strip()
+    if b">From " in body:
+        body = _MBOX_QUOTE.sub(b"", body)
     named = "\0".join([message.get(name) or "" for name in ("Message-ID", "Date", "From", "Subject")])
     return hashlib.sha256(named.encode("utf-8", "replace") + b"\0" + body).hexdigest()
 

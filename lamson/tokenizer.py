@@ -194,6 +194,8 @@ def _shape_tokens(part: MailBase, kind: str) -> Iterator[str]:
 
 #: A word: letters and digits with what stands inside words, a currency's sign before and a percent's or exclamation marks behind.
 _WORD = re.compile(r"[$€£¥]?[^\W_]\w*+(?:[-'’.,]\w++)*+[%!]?")
+#: The same, and found faster, where the text is ASCII.
+_ASCII_WORD = re.compile(_WORD.pattern, re.ASCII)
 #: In text of small letters.
 _URL = re.compile(r"(\b(?:https?://|ftp://|www\.)[^\s<>\"'\\)\]]+)")
 _MAIL = re.compile(r"(?<![\w.+=-])[\w.+=-]++@([\w-]+(?:\.[\w-]+)++)")
@@ -205,7 +207,7 @@ _RUN = re.compile(r"([!?$*])\1")
 
 def _words(text: str) -> list[str]:
     """Each word once."""
-    words = dict.fromkeys(_WORD.findall(text))
+    words = dict.fromkeys((_ASCII_WORD if text.isascii() else _WORD).findall(text))
     found = [word for word in words if len(word) > 2 and word.isascii()]
     if not text.isascii():
         found += [piece for word in words if not word.isascii() for piece in _pieces(word)]
