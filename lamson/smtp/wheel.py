@@ -128,8 +128,8 @@ class Wheel:
 
     def watch(self, sock: socket.socket, events: int, react: React, subject: Any) -> None:
         """From now on `react(subject)` is called when the socket is ready for one of the events, or broken."""
+        self._poll.register(sock.fileno(), events)  # first: it may raise, and then nothing is kept
         self._reacts[sock.fileno()] = react, subject
-        self._poll.register(sock.fileno(), events)
 
     def forget(self, sock: socket.socket) -> None:
         """It is watched no more."""

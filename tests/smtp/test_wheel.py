@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,15 @@ def test_quick_steps_are_done_at_the_wheel(mill: Mill) -> None:
         return set(doers) <= set(mill.threads)
 
     wait_until(a_hundred_at_the_wheel)
+
+
+def test_of_a_socket_that_cannot_be_watched_nothing_is_kept(mill: Mill) -> None:
+    sock = socket.socket()
+    sock.close()
+    watched = set(mill.wheel._reacts)
+    with pytest.raises((ValueError, OSError)):
+        mill.wheel.watch(sock, wheel.READ, print, "its subject")
+    assert set(mill.wheel._reacts) == watched
 
 
 def test_a_step_that_holds_up_the_wheel_loses_it_and_comes_back(mill: Mill) -> None:
