@@ -232,6 +232,9 @@ class LogFile(_Lines, logging.handlers.WatchedFileHandler):
 class Terminal(_Lines, logging.StreamHandler[Any]):
     """Standard error, as it is when this is made, or another stream."""
 
+    def __init__(self, stream: Any = None) -> None:
+        super().__init__(stream)
+
     def _write(self) -> None:
         lines = "".join([self._lines.popleft() for _ in range(len(self._lines))])
         self.stream.write(lines)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import logging.config
 import multiprocessing
 import os
 import pickle
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -388,6 +390,21 @@ def test_the_terminal_is_standard_error_as_it_is_now(capsys: pytest.CaptureFixtu
     at(handler).info("hello, %s", "ü")
     handler.close()
     assert capsys.readouterr().err == "hello, ü\n"
+
+
+def test_a_terminal_may_be_named_in_a_configuration() -> None:
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {"terminal": {"class": "lamson.trace.Terminal", "stream": "ext://sys.stdout"}},
+            "loggers": {"a log of the test's own": {"handlers": ["terminal"]}},
+        }
+    )
+    (handler,) = logging.getLogger("a log of the test's own").handlers
+    assert isinstance(handler, Terminal)
+    assert handler.stream is sys.stdout
+    logging.getLogger("a log of the test's own").removeHandler(handler)
 
 
 def test_who_finds_the_terminal_busy_leaves_the_line_and_goes_on(terminal: tuple[Terminal, io.StringIO]) -> None:
