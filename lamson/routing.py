@@ -108,9 +108,9 @@ class Plan:
     states: Mapping[str, str]
 
 
-@dataclass(slots=True)  # not frozen: that would make it five times as dear
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: that would make it five times as dear
 class Outcome:
-    """What became of one delivery. `reply` is what a client hears of it.
+    """What became of one delivery. Nobody changes it. `reply` is what a client hears of it.
 
     `ran`: the full names of the functions that ran, in order. `kept`: its key in the undeliverable queue, if it went there.
     `repeated`: a receipt answered, nothing ran. `error`: what stopped the handler. `receipt`: of a refusal, key and seconds, for

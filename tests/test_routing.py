@@ -94,6 +94,11 @@ def test_an_address_that_fitted_nothing_fits_a_route_that_is_added(router: Routi
     assert [each.route.name for each in router.match("info@other.com")] == ["INFO"]
 
 
+def test_outcomes_may_stand_in_a_set(router: RoutingBase, machine: dict[str, Any]) -> None:
+    message = mail()
+    assert len({*router.deliver(message), *router.deliver(message)}) == 2
+
+
 def test_an_address_longer_than_any_can_be_matches_nothing(router: RoutingBase) -> None:
     @router.route(".+")
     def START(message: Any) -> None: ...
