@@ -90,7 +90,7 @@ def _task_name() -> str | None:
     return None if task is None else str(task.get_name())
 
 
-_BLANK = logging.makeLogRecord({}).__dict__
+_BLANK = logging.LogRecord("", 0, "(unknown file)", 0, "", (), None, "(unknown function)").__dict__
 _BEGAN = _BLANK["created"] - _BLANK["relativeCreated"] / 1000
 #: Python 3.12 and later.
 _KNOWS_TASKS = "taskName" in _BLANK

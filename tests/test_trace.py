@@ -142,6 +142,17 @@ def test_a_record_leaves_out_what_an_application_leaves_out(flag: str, monkeypat
         assert getattr(ours[0], name) == getattr(theirs[0], name)
 
 
+def test_where_a_record_comes_from_is_said_alike_in_all() -> None:
+    def say(log: logging.Logger) -> None:
+        log.info("hello")
+        log.info("hello", exc_info=True)
+
+    usual, other = records_of(trace.logger("lamson.a_test"), say)
+    for record in (usual, other):
+        place = DeliveryFormatter("{pathname} {filename} {module} {lineno} {funcName:>20}", style="{").format(record)
+        assert place.startswith("(unknown file) (unknown file) (unknown file) 0   (unknown function)")
+
+
 def test_a_mapping_gives_its_items_whatever_kind_it_is() -> None:
     (record,) = records_of(trace.logger("lamson.a_test"), lambda log: log.info("%(a)s", MappingProxyType({"a": 1})))
     assert record.getMessage() == "1"
