@@ -116,7 +116,7 @@ class Session:
         #: A message is on its way: `data_seconds` applies, not `idle_seconds`.
         self.collecting = False
         self._buffer = bytearray()
-        self._output = b""
+        self._output = bytearray()
         self._step: Callable[[Session], bool] = Session._too_early
         self._stage = NEW
         self._limits = Limits(rules.size, rules.header_bytes, rules.received, rules.keep_bare_line_ends)
@@ -166,7 +166,8 @@ class Session:
 
     def take_output(self) -> bytes:
         """The replies to be written now; empty when there are none."""
-        output, self._output = self._output, b""
+        output = bytes(self._output)
+        self._output.clear()
         return output
 
     def tls_started(self) -> None:
