@@ -575,7 +575,8 @@ def _date(seconds: int) -> str:
 
 def _new_message_id(sender: str | None) -> str:
     """RFC 5322 §3.6.4: unique, on the right the domain that answers for it: the sender's."""
-    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{_answerable_domain(sender)}>"
+    domain_of = _answerable_domain if len(sender or "") <= 500 else _answerable_domain.__wrapped__  # a long one is not remembered
+    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{domain_of(sender)}>"
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lamson import encoding, header
+from lamson import encoding, header, mail
 from lamson.errors import EncodingError
 from lamson.mail import Attachment, MailRequest, MailResponse
 from tests.cost import assert_costs_less
@@ -571,6 +571,13 @@ def test_date_and_message_id_stay_once_they_were_given() -> None:
     parsed = email.utils.parsedate_to_datetime(answer["Date"] or "")
     assert abs(parsed.timestamp() - time.time()) < 60
     assert bytes(MailResponse(To="joe@example.com")) != bytes(MailResponse(To="joe@example.com"))
+
+
+def test_a_very_long_sender_has_a_message_id_and_is_not_remembered() -> None:
+    before = mail._answerable_domain.cache_info().currsize
+    response = MailResponse(To="ann@ex.org", From=f'"{"x" * 100_000}" <list@example.com>', Subject="s", Body="b")
+    assert re.search(rb"(?m)^Message-ID: <[0-9a-f.]+@example\.com>\r?$", bytes(response))
+    assert mail._answerable_domain.cache_info().currsize == before
 
 
 def test_date_and_message_id_of_the_application_are_kept() -> None:
