@@ -367,9 +367,10 @@ class Headers:
 
     def fields(self, name: str | None = None) -> list[Field]:
         """The fields of that name, or all."""
-        if self._plain is not None:
-            self._keep(list(self._plain.fields))
-            self._plain = None  # last: other threads may read the same message
+        plain = self._plain  # other threads may read the same message
+        if plain is not None:
+            self._keep(list(plain.fields))
+            self._plain = None  # last
         return self._fields if name is None else self._index.get(name.lower(), [])
 
     def _keep(self, fields: list[Field]) -> None:
