@@ -489,8 +489,9 @@ class Pool:
         with self._changed:
             while (kept := self._kept[target]).used >= self._size:
                 self._changed.wait()
+            client = kept.idle.pop()[1] if kept.idle else self._make(target)
             kept.used += 1
-            return kept.idle.pop()[1] if kept.idle else self._make(target)
+            return client
 
     def _give(self, target: Target, client: Client) -> None:
         with self._changed:

@@ -943,6 +943,29 @@ def test_a_connection_that_becomes_free_wakes_who_waits_for_it() -> None:
     waiting.join(5)
 
 
+def test_a_client_that_cannot_be_made_takes_nobodys_place() -> None:
+    made = iter([MemoryError(), SimpleNamespace(connected=False)])
+
+    def make(target: Target) -> Any:
+        each = next(made)
+        if isinstance(each, MemoryError):
+            raise each
+        return each
+
+    pool, used = Pool(make, size=1, idle_seconds=60), []
+
+    def use() -> None:
+        with pool.client(Target("192.0.2.1", "ours")) as client:
+            used.append(client)
+
+    with pytest.raises(MemoryError):
+        use()
+    second = threading.Thread(target=use, daemon=True)  # it would wait for ever
+    second.start()
+    second.join(5)
+    assert len(used) == 1
+
+
 def test_each_connection_is_closed_when_it_was_idle_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     now, closed = [100.0], []
 
