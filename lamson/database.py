@@ -645,7 +645,7 @@ class CommittingDelivery(Delivery):
         writes = [self._move(key, sender, state) for (key, sender), state in self.states.items()]
         for receipt in self._receipts:
             writes += self._receipt_writes(receipt)
-        return [*writes, *_mail_writes(letters), *self.writes] if letters else writes + self.writes
+        return [*writes, *_mail_writes(letters), *self.writes]
 
     def _move(self, key: str, sender: str, state: str) -> Write:
         if (key, sender) not in self.versions:

@@ -575,13 +575,12 @@ def _date(seconds: int) -> str:
 
 def _new_message_id(sender: str | None) -> str:
     """RFC 5322 §3.6.4: unique, on the right the domain that answers for it: the sender's."""
-    domain_of = _answerable_domain if len(sender or "") <= 500 else _answerable_domain.__wrapped__  # a long one is not remembered
-    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{domain_of(sender)}>"
+    domain = _answerable_domain(address.domain_of(address.bare_address(sender) or ""))
+    return f"<{time.time_ns():x}.{random.getrandbits(64):016x}@{domain}>"
 
 
 @lru_cache(maxsize=256)
-def _answerable_domain(sender: str | None) -> str:
-    domain = address.domain_of(address.bare_address(sender) or "")
+def _answerable_domain(domain: str) -> str:
     try:
         return address.to_ascii_domain(f"@{domain}")[1:] or "localhost"
     except AddressError:

@@ -321,7 +321,7 @@ class RoutingBase:
 
     def match(self, address: str) -> list[Match]:
         """The functions whose routes fit, in route order, each with its captures. States are not asked."""
-        return [*self.table.match(address)] if len(address) <= ADDRESS_OCTETS else []
+        return [*self.table.match(address)] if len(address) <= ADDRESS_OCTETS else []  # nothing longer is remembered
 
     def plan(self, message: Any) -> list[Plan]:
         """What each recipient of the message would run now. Nothing is run, locked or changed."""

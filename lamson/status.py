@@ -182,7 +182,7 @@ class Reply:
         """The wire form, CRLF ended. What is not printable ASCII becomes `?` (RFC 5321 §4.2: textstring), so no text can start a line."""
         *lines, last = (self.text or REPLY_TEXTS.get(self.code, "")).split("\n")
         prefix = f"{self.status} " if self.status else ""
-        said = [f"{self.code}-{prefix}{_UNSPEAKABLE.sub('?', line)}\r\n" for line in lines] if lines else ()
+        said = [f"{self.code}-{prefix}{_UNSPEAKABLE.sub('?', line)}\r\n" for line in lines]
         return f"{''.join(said)}{self.code} {prefix}{_UNSPEAKABLE.sub('?', last)}\r\n".encode("ascii")
 
     def __str__(self) -> str:

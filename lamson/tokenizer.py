@@ -246,7 +246,7 @@ def _manner_tokens(text: str, words: int) -> Iterator[str]:
     foreign = 100 * (len(text) - len(text.encode("ascii", "ignore"))) // max(len(text), 1)
     if foreign:
         yield f"text:beyond ASCII {foreign.bit_length()}"
-    yield from {f"text:{run * 2}" for run in _RUN.findall(text)}
+    yield from dict.fromkeys([f"text:{run * 2}" for run in _RUN.findall(text)])
 
 
 def _mail_tokens(domains: Iterable[str]) -> Iterator[str]:

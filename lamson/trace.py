@@ -190,7 +190,7 @@ class _Lines(logging.Handler):
             self._lines.append(self.format(record) + self.terminator)
             while self._lines and (self._writing.acquire(blocking=False) or self._waited()):
                 try:
-                    self._write()
+                    self._write("".join([self._lines.popleft() for _ in range(len(self._lines))]))
                 finally:
                     self._writing.release()
         except Exception:
@@ -200,8 +200,7 @@ class _Lines(logging.Handler):
         """Whether it waited for the turn to write, and has it."""
         return len(self._lines) > MANY and self._writing.acquire(timeout=PATIENCE)
 
-    def _write(self) -> None:
-        """Writes all lines that are left."""
+    def _write(self, lines: str) -> None:
         raise NotImplementedError
 
 
@@ -217,8 +216,7 @@ class LogFile(_Lines, logging.handlers.WatchedFileHandler):
         """Without a buffer: what was written is in the file."""
         return open(self.baseFilename, f"{self.mode}b", buffering=0)
 
-    def _write(self) -> None:
-        lines = "".join([self._lines.popleft() for _ in range(len(self._lines))])
+    def _write(self, lines: str) -> None:
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + 1.0
             self.reopenIfNeeded()
@@ -235,7 +233,6 @@ class Terminal(_Lines, logging.StreamHandler[Any]):
     def __init__(self, stream: Any = None) -> None:
         super().__init__(stream)
 
-    def _write(self) -> None:
-        lines = "".join([self._lines.popleft() for _ in range(len(self._lines))])
+    def _write(self, lines: str) -> None:
         self.stream.write(lines)
         self.stream.flush()

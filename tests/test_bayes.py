@@ -356,6 +356,11 @@ def test_tokens_say_how_it_is_written() -> None:
     assert "date:no zone" in found_in("Date: today\n\nx\n")
 
 
+def test_tokens_come_in_one_order() -> None:
+    """Else two processes would take others of very many."""
+    assert list(tokenizer._text_tokens("** now !! ?? $$ !! **")) == ["now", "text:**", "text:!!", "text:??", "text:$$"]
+
+
 def test_of_very_many_tokens_the_first_are_taken() -> None:
     """Not any: what was learnt of a message is taken back by what the same message says later, in another process."""
     found = found_in("\n\n" + " ".join(f"token{number}" for number in range(tokenizer.TOKENS)))

@@ -574,6 +574,7 @@ def test_date_and_message_id_stay_once_they_were_given() -> None:
 
 
 def test_a_very_long_sender_has_a_message_id_and_is_not_remembered() -> None:
+    mail._answerable_domain("example.com")
     before = mail._answerable_domain.cache_info().currsize
     response = MailResponse(To="ann@ex.org", From=f'"{"x" * 100_000}" <list@example.com>', Subject="s", Body="b")
     assert re.search(rb"(?m)^Message-ID: <[0-9a-f.]+@example\.com>\r?$", bytes(response))

@@ -1,8 +1,8 @@
 """The same work in Lamson or Salmon, whose modules have the same names. Prints messages, seconds and CPU seconds as JSON.
 
-python work.py FRAMEWORK match ROUTES LOOKUPS
-python work.py FRAMEWORK queue MESSAGES MAILDIR
-python work.py FRAMEWORK read FILES...
+    python work.py FRAMEWORK match ROUTES LOOKUPS
+    python work.py FRAMEWORK queue MESSAGES MAILDIR
+    python work.py FRAMEWORK read FILES...
 """
 
 import importlib

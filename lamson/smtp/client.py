@@ -181,7 +181,7 @@ class Client:
         if asked is not None and asked.part is not part:  # another message was sent meanwhile: the replies to come are not about it
             self.drop()
         kept = self.connected
-        wire = self._wire if kept and self._wire is not None else self.open()
+        wire = self.open()
         transaction = asked if asked is not None and asked.wire is wire else _Transaction(wire, self.timeouts, self.lmtp, part)
         following = self._following(wire, part)
         try:
