@@ -34,10 +34,10 @@ _ATEXT = rf"(?:[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]|{_UTF8})"
 _DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")
 _QUOTED = re.compile(rf'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e]|{_UTF8})*+"')
 _LABEL = re.compile(rf"(?:[A-Za-z0-9]|{_UTF8})(?:(?:[A-Za-z0-9-]|{_UTF8})*(?:[A-Za-z0-9]|{_UTF8}))?")
-# What `check` takes without a closer look: nearly every address, in which no part can be over its limit.
+#: What `check` takes without a closer look: nearly every address, in which no part can be over its limit.
 _PLAIN_LABEL = "[a-zA-Z0-9]++(?:-++[a-zA-Z0-9]++)*+"
-_PLAIN = re.compile(rf"[\w!#$%&'*+/=?^`{{|}}~-]++(?:\.[\w!#$%&'*+/=?^`{{|}}~-]++)*+@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*+", re.ASCII)
-_PLAIN_OCTETS = 64
+PLAIN = re.compile(rf"[\w!#$%&'*+/=?^`{{|}}~-]++(?:\.[\w!#$%&'*+/=?^`{{|}}~-]++)*+@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*+", re.ASCII)
+PLAIN_OCTETS = 64
 _ASCII_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
 _SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9@._+=-]*")
 _UNSAFE_NAME = re.compile(r"[^a-z0-9@._+=-]")
@@ -273,7 +273,7 @@ def check(path: str, utf8: bool = False) -> str:
     takes; `postmaster` needs no domain (§4.5.1). Anything else that is not exactly a mailbox raises `AddressError` with the reason.
     """
     address = path[1:-1] if path.startswith("<") and path.endswith(">") else path
-    if len(address) <= _PLAIN_OCTETS and _PLAIN.fullmatch(address):
+    if len(address) <= PLAIN_OCTETS and PLAIN.fullmatch(address):
         return address
     if address.startswith("@"):
         address = _without_route(address)

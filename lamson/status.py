@@ -180,8 +180,11 @@ class Reply:
 
     def __bytes__(self) -> bytes:
         """The wire form, CRLF ended. What is not printable ASCII becomes `?` (RFC 5321 §4.2: textstring), so no text can start a line."""
-        *lines, last = (self.text or REPLY_TEXTS.get(self.code, "")).split("\n")
+        text = self.text or REPLY_TEXTS.get(self.code, "")
         prefix = f"{self.status} " if self.status else ""
+        if text.isascii() and text.isprintable():  # one line, with nothing to be replaced
+            return f"{self.code} {prefix}{text}\r\n".encode("ascii")
+        *lines, last = text.split("\n")
         said = [f"{self.code}-{prefix}{_UNSPEAKABLE.sub('?', line)}\r\n" for line in lines]
         return f"{''.join(said)}{self.code} {prefix}{_UNSPEAKABLE.sub('?', last)}\r\n".encode("ascii")
 

@@ -44,6 +44,13 @@ _CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)  # RFC 3030 §2
 # client would like to be called could do harm in a Received line.
 _HELLO = re.compile(r"[A-Za-z0-9_.-]{1,255}|\[[A-Za-z0-9:.-]{1,255}\]")
 
+# What nearly every client says, and nothing else: the plainest addresses, and the parameters that need no thought.
+_PLAIN = rf"<({address.PLAIN.pattern})>"
+_PLAIN_MAIL = re.compile(
+    rf"(?:MAIL|mail) FROM:(?:<>|{_PLAIN})(?: (?:SIZE|size)=([0-9]{{1,9}}))?(?: BODY=(7BIT|8BITMIME))?\r\n".encode(), re.ASCII
+)
+_PLAIN_RCPT = re.compile(rf"(?:RCPT|rcpt) TO:{_PLAIN}\r\n".encode(), re.ASCII)
+
 Parameters = dict[str, str | None]
 
 
@@ -91,6 +98,22 @@ def rcpt(argument: str, utf8: bool) -> str:
     if recipient == address.NULL:
         raise SMTPError(501, "A recipient is never null", "5.1.3")
     return recipient
+
+
+def plain_mail(line: bytes) -> Mail | None:
+    """What `mail` makes of a whole line with its CRLF, where that is as plain as nearly all are; None for any other."""
+    found = _PLAIN_MAIL.fullmatch(line)
+    if found is None:
+        return None
+    sender, size, body = found.groups(b"")
+    return Mail(sender.decode(), int(size or 0), body.decode() or "7BIT", False, None) if len(sender) <= address.PLAIN_OCTETS else None
+
+
+@lru_cache(maxsize=256)  # as `rcpt`
+def plain_rcpt(line: bytes) -> str | None:
+    """What `rcpt` makes of a whole line with its CRLF, where that is as plain as nearly all are; None for any other."""
+    found = _PLAIN_RCPT.fullmatch(line)
+    return found[1].decode() if found and len(found[1]) <= address.PLAIN_OCTETS else None
 
 
 def is_host(argument: str) -> bool:

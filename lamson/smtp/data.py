@@ -66,6 +66,16 @@ class DotStream:
             raise self._refused
         return checked(self._unstuffed(data), self._limits)
 
+    def take_at_once(self, data: bytes) -> bytes | None:
+        """The message, where `data` is the whole of it and no dot is doubled. Else None, and nothing is done: that is for the buffer and
+        `take`. A refusal is raised, and nothing is done either."""
+        came_before = len(self._buffer) > len(b"\r\n")
+        if came_before or data.find(b"\r\n.") != len(data) - len(END) or not data.endswith(END) or data.startswith(b"."):
+            return None
+        message = checked(data[: -len(b".\r\n")], self._limits)
+        self._buffer.clear()
+        return message
+
     def _find_end(self) -> int:
         """Where the end begins, -1 when it is not there. One search is enough for the end and for doubled dots where there are none."""
         dot = self._buffer.find(b"\r\n.", self._searched)
@@ -145,7 +155,7 @@ def checked(data: bytes, limits: Limits) -> bytes:
     header = _header_end(data, limits.header_bytes)
     if header < 0:
         raise SMTPError(552, f"The header is longer than {limits.header_bytes} octets", "5.3.4")
-    if _received(data, header, limits.received) > limits.received:
+    if data.count(b"\n", 0, header) >= limits.received and _received(data, header) > limits.received:
         raise SMTPError(554, "Too many hops: this message goes round in circles", "5.4.6")  # RFC 5321 §6.3
     return data
 
@@ -161,10 +171,8 @@ def _header_end(data: bytes, limit: int) -> int:
     return end if end >= 0 or len(data) > limit else len(data)
 
 
-def _received(data: bytes, header: int, limit: int) -> int:
-    """How many Received lines the header has, where it has so many lines that this may matter; else 0."""
-    if data.count(b"\n", 0, header) < limit:
-        return 0
+def _received(data: bytes, header: int) -> int:
+    """How many Received lines the header has."""
     return (b"\n" + data[:header].lower()).count(b"\nreceived:")
 
 

@@ -38,8 +38,9 @@ TICK = 0.5
 LINGERING = 2.0
 #: The same, and the time between two looks, when the listener stops.
 HURRY = 0.1
-#: Octets read at a time. More than a TLS record has, so that none of it stays behind in the TLS layer, where the wheel cannot see it.
-READ_SIZE = 256 * 1024
+#: Octets read at a time. More than a TLS record has, so that none of it stays behind in the TLS layer, where the wheel cannot see it; and
+#: less than what the C library asks the system for anew each time.
+READ_SIZE = 64 * 1024
 
 NOTHING = 0  # instead of READ or WRITE
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -122,7 +123,6 @@ class Listener:
         self._started = False
         self._connections: set[Connection] = set()
         self._peers: Counter[str] = Counter()
-        self._buffer = memoryview(bytearray(READ_SIZE))
         self._next_tick = 0.0
         self._listening = True  # until the stop has begun
         self._accepting = False  # watching for connections: not when there is no descriptor left for them
@@ -219,18 +219,22 @@ class Listener:
         """Says 220, unless the client has spoken first (RFC 5321 §3.1)."""
         tls = isinstance(connection.sock, ssl.SSLSocket)
         session = connection.session = connection.talk = self._make_session(connection.peer, tls)
-        if not tls and (early := self._receive(connection)):
-            session.feed(early)
+        if not tls:
+            with suppress(OSError):  # nothing is there, or nobody
+                session.feed(connection.sock.recv(READ_SIZE))
         session.greet()
         self._settle(connection)
 
     # -- steps
 
-    def _serve(self, connection: Connection, react: Callable[[Any], None], argument: Any) -> None:
-        """Reacts on behalf of one connection. The connection barrier: whatever is raised for one client ends that client's connection and
-        nothing else."""
+    def _serve(self, connection: Connection, react: Callable[[Any], None] | None = None, argument: Any = None) -> None:
+        """Reacts on behalf of one connection, as it waits for when nothing else is said. The connection barrier: whatever is raised for one
+        client ends that client's connection and nothing else."""
         try:
-            react(argument)
+            if react is not None:
+                react(argument)
+            elif connection.react is not None:
+                connection.react(connection)
         except Exception:
             self._break(connection)
         if connection.broken and self._wheel.mine:
@@ -240,19 +244,27 @@ class Listener:
         log.exception("Serving %s failed; its connection is closed.", connection)
         connection.broken = True
 
-    def _ready(self, connection: Connection) -> None:
-        """The wheel says that the socket is ready."""
-        if connection.react is not None:
-            self._serve(connection, connection.react, connection)
-
     def _read(self, connection: Connection) -> None:
         if connection.step is not None:  # done elsewhere: not listened to until then
             return self._await(connection, NOTHING, None)
-        data = self._receive(connection)
-        if data:
-            self._advance(connection, connection.talk.feed, data)
-        elif data is not None:
-            self._close(connection)
+        try:
+            data = connection.sock.recv(READ_SIZE)
+        except BLOCKED:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            return self._close(connection)
+        session = connection.talk
+        heard = session.feed_plain(data)
+        if heard is None:
+            self._advance(connection, session.feed, data)
+        elif isinstance(heard, bytes):
+            self._flush(connection, heard)
+            if connection.unsent:
+                self._await(connection, WRITE, self._settle)
+        else:
+            self._advance(connection, self._handle, heard)
 
     def _advance(self, connection: Connection, run: Run | None, argument: Any) -> None:
         """Feeds, handles, answers, until it is the client's turn, or a step comes back later."""
@@ -288,7 +300,12 @@ class Listener:
         if connection.broken:
             return None, None
         if step.run is self._handle:
-            return connection.talk.answer, step.result
+            session = connection.talk
+            if session.pipelined:
+                return session.answer, step.result
+            session.answer(step.result)
+            self._settle(connection)
+            return None, None
         if step.result is None:
             self._settle(connection)
             return None, None
@@ -297,25 +314,16 @@ class Listener:
 
     # -- reading and writing
 
-    def _receive(self, connection: Connection) -> bytes | None:
-        """What the client has sent; None when nothing is there yet, empty when the client has gone."""
-        try:
-            count = connection.sock.recv_into(self._buffer)
-        except BLOCKED:
-            return None
-        except OSError:
-            return b""
-        return self._buffer[:count].tobytes()
-
-    def _flush(self, connection: Connection) -> None:
+    def _flush(self, connection: Connection, output: bytes | None = None) -> None:
         """Writes what the session has to say, as far as the client takes it, and sets the time for what comes next."""
         session = connection.talk
-        output = connection.unsent + session.take_output()
+        if output is None:
+            output = connection.unsent + session.take_output()
         collecting = session.collecting
         if not output and collecting is connection.collecting:
             return
-        connection.collecting = collecting
-        connection.deadline = time.monotonic() + (self._data_seconds if collecting else self._idle_seconds)
+        connection.collecting, now = collecting, time.monotonic()
+        connection.deadline = now + (self._data_seconds if collecting else self._idle_seconds)
         if not output:
             return
         try:
@@ -325,7 +333,7 @@ class Listener:
         except OSError:
             return self._close(connection)
         if connection.unsent:
-            connection.deadline = time.monotonic() + self._send_seconds
+            connection.deadline = now + self._send_seconds
 
     def _settle(self, connection: Connection) -> None:
         """Ends a turn of ours: writes, then waits for the client, or parts from it."""
@@ -341,7 +349,7 @@ class Listener:
             self._part(connection)
         elif session.wants_tls:
             self._begin_tls(connection)
-        else:
+        elif connection.react != self._read:
             self._await(connection, READ, self._read)
 
     def _await(self, connection: Connection, events: int, react: Callable[[Connection], None] | None) -> None:
@@ -350,7 +358,7 @@ class Listener:
             if connection.events:
                 self._wheel.forget(connection.sock)
             if events:
-                self._wheel.watch(connection.sock, events, self._ready, connection)
+                self._wheel.watch(connection.sock, events, self._serve, connection)
         connection.events, connection.react = events, react
 
     # -- endings
@@ -386,7 +394,13 @@ class Listener:
         self._await(connection, READ, self._discard)
 
     def _discard(self, connection: Connection) -> None:
-        if self._receive(connection) == b"":
+        try:
+            gone = not connection.sock.recv(READ_SIZE)
+        except BLOCKED:
+            return
+        except OSError:
+            gone = True
+        if gone:
             self._close(connection)
 
     def _close(self, connection: Connection) -> None:

@@ -29,6 +29,29 @@ def test_verb_and_argument(line: bytes, parsed: tuple[str, str]) -> None:
     assert command.parse(line) == parsed
 
 
+PATH = rb"<([a-zA-Z0-9.+_-]{0,66}@?[a-z.-]{0,9}|@h:a@b)>"
+
+
+@given(st.from_regex(rb"(MAIL|mail|MaIL) FROM: ?" + PATH + rb"( SIZE=[0-9]{1,11}| BODY=(7BIT|8bitmime)| X){0,2} ?\r\n", fullmatch=True))
+def test_what_is_plain_in_mail_is_what_is_read_the_long_way(line: bytes) -> None:
+    plain = command.plain_mail(line)
+    if plain is not None:
+        assert plain == command.mail(command.parse(line[:-2])[1])
+
+
+@given(st.from_regex(rb"(RCPT|rcpt|RcPT) TO: ?" + PATH + rb"( X=1)? ?\r\n", fullmatch=True))
+def test_what_is_plain_in_rcpt_is_what_is_read_the_long_way(line: bytes) -> None:
+    plain = command.plain_rcpt(line)
+    if plain is not None:
+        assert plain == command.rcpt(command.parse(line[:-2])[1], False)
+
+
+@pytest.mark.parametrize("end", [b">", b">\n", b">\r\nX\r\n", b"\n>\r\n", b">\r\n\r\n", b">x\r\n"])
+def test_no_line_is_not_plain(end: bytes) -> None:
+    assert command.plain_rcpt(b"RCPT TO:<a@b.example" + end) is None
+    assert command.plain_mail(b"MAIL FROM:<a@b.example" + end) is None
+
+
 @pytest.mark.parametrize("line", [b"NO\x00OP", b"NOOP\x7f", b"NOOP a\tb", b"NOOP \x1b", b"NOOP \xff", b"NOOP \xed\xa0\x80"])
 def test_what_is_no_text(line: bytes) -> None:
     with pytest.raises(SMTPError) as refused:

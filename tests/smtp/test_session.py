@@ -8,6 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from lamson.errors import Fault, SMTPError
 from lamson.smtp.session import FIRST_OCTETS, VERBS, Envelope, Rules, Session
@@ -469,3 +472,165 @@ def test_a_flood_of_small_commands_takes_linear_time() -> None:
         assert len(session.take_output()) == 100_000 * len(b"250 2.0.0 OK\r\n")
 
     assert_costs_less(1, flood)
+
+
+# The short way.
+
+PLAIN = [b"MAIL FROM:<a@one.example>\r\n", b"RCPT TO:<b@two.example>\r\n", b"DATA\r\n", MESSAGE]
+
+#: What a client may say in their place: as plain, nearly plain, or not.
+INSTEAD: list[list[bytes]] = [
+    [
+        b"mail FROM:<a@one.example> size=12\r\n",
+        b"MAIL FROM:<> SIZE=100 BODY=8BITMIME\r\n",
+        b"MAIL FROM:<a@one.example> SIZE=99999\r\n",
+        b"MAIL FROM:<a@one.example> SIZE=9999999999\r\n",
+        b"MAIL FROM:<a@one.example> SIZE=1 SIZE=1\r\n",
+        b"MAIL FROM:<a@one.example> BODY=BINARYMIME\r\n",
+        b"Mail from: <a@one.example>\r\n",
+        b"MAIL FROM:<a@one.example>\n",
+        b"MAIL FROM:<a@one.example>\r\nRCPT TO:<b@two.example>\r\n",
+        b"MAIL FROM:<" + b"a" * 60 + b"@one.example>\r\n",
+        b"MAIL FROM:<" + b"a" * 65 + b"@one.example>\r\n",
+        b"MAIL FROM:<a@one..example>\r\n",
+        b"MAIL FROM:<\xc3\xa9@one.example>\r\n",
+    ],
+    [
+        b"rcpt TO:<c@two.example>\r\n",
+        b"RCPT TO:<nobody@two.example>\r\n",
+        b"RCPT TO:<later@two.example>\r\n",
+        b"RCPT TO:<broken@two.example>\r\n",
+        b"RCPT TO:<B@Two.Example>\r\n",
+        b"RCPT TO:<>\r\n",
+        b"RCPT TO:<b@two.example> NOTIFY=NEVER\r\n",
+        b"RCPT TO:<b@two.example>\r\nDATA\r\n",
+        b"RCPT TO:<b@two.example>",
+        b"BDAT 4\r\na\r\n.",
+    ],
+    [
+        b"data\r\n",
+        b"DATA \r\n",
+        b"DATA now\r\n",
+        b"DATA\r\nhaste\r\n.\r\n",
+        b"BDAT 4\r\na\r\n.",
+        b"BDAT 0 LAST\r\n",
+        b"\r\n",
+        b"NOOP\r\n",
+        b"RSET\r\n",
+    ],
+    [
+        b".\r\n",
+        b"..\r\n.\r\n",
+        b"...\r\n.\r\n",
+        b".text\r\n.\r\n",
+        b"\r\n.\r\n",
+        b"text\r\n..b\r\n.\r\n",
+        b"text\r\n.",
+        b"text\r\n.ab",
+        b"text\r\n.\n.\r\n",
+        b"text\nb\r\n.\r\n",
+        b"text\r\n.\r\nMAIL FROM:<a@one.example>\r\n",
+        b"text\r\n.\r\nNOOP",
+        b"refused\r\n.\r\n",
+        b"x" * 3000 + b"\r\n.\r\n",
+        b"Received: x\r\n" * 4 + b"\r\n.\r\n",
+        b"h: x\r\n" * 60 + b"\r\n.\r\n",
+    ],
+]
+
+#: A message's pieces, of which one is now and then another, missing, or said twice.
+DIALOGUE = st.tuples(
+    *[
+        st.one_of(st.just([plain]), st.just([plain]), st.sampled_from([[each] for each in others]), st.sampled_from([[], [plain, plain]]))
+        for plain, others in zip(PLAIN, INSTEAD, strict=True)
+    ]
+).map(lambda parts: [piece for part in parts for piece in part])
+
+
+def accepting(recipient: str, mail_from: str) -> Reply | None:
+    if recipient.startswith("broken"):
+        raise Fault("the database is away")
+    return {"nobody@two.example": reply(550), "later@two.example": Reply(450, "not now")}.get(recipient)
+
+
+class Twin:
+    """A session and all that can be seen of it."""
+
+    def __init__(self, short: bool, room: int, **others: Any) -> None:
+        self.short, self.meter, self.seen = short, Meter(room), b""
+        limits: dict[str, Any] = {"size": 2000, "header_bytes": 200, "received": 3, "errors": 4, "recipients": 2, **others}
+        of = rules(reserve=self.meter.reserve, release=self.meter.release, accept_recipient=accepting, **limits)
+        self.session = greeted(of, hello=b"LHLO" if of.lmtp else b"EHLO")
+        self.envelopes: list[Envelope] = []
+
+    def feed(self, data: bytes) -> None:
+        if not self.short:  # what comes in two pieces is not plain
+            self._answer(self.session.feed(data[:1]))
+            self._answer(self.session.feed(data[1:]))
+            return
+        heard = self.session.feed_plain(data)
+        if isinstance(heard, bytes):
+            self.seen += heard
+        else:
+            self._answer(heard or self.session.feed(data))
+
+    def _answer(self, envelope: Envelope | None) -> None:
+        while envelope is not None:
+            self.envelopes.append(envelope)
+            answer = reply(250) if b"text" in envelope.data else reply(554)
+            envelope = self.session.answer([answer] * (len(envelope.rcpt_tos) if self.session.rules.lmtp else 1))
+
+    def state(self) -> tuple[object, ...]:
+        session = self.session
+        self.seen += session.take_output()
+        return self.seen, self.envelopes, self.meter.held, session.closed, session.collecting, session.between, session.pending
+
+
+@drawn(
+    dialogues=st.lists(DIALOGUE, max_size=8),
+    room=st.sampled_from([10**9, 10**9, FIRST_OCTETS * 3 // 2, 1000]),
+    lmtp=st.booleans(),
+    line=st.sampled_from([1000, 1000, 28]),
+    commands=st.sampled_from([100, 4]),
+)
+@settings(max_examples=1000, deadline=None)
+def test_the_short_way_does_what_the_long_one_does(dialogues: list[list[bytes]], room: int, lmtp: bool, line: int, commands: int) -> None:
+    """It is a second account of the same rules, for speed."""
+    long, short = (Twin(way, room, lmtp=lmtp, line=line, commands=commands) for way in (False, True))
+    for piece in [piece for dialogue in dialogues for piece in dialogue]:
+        long.feed(piece)
+        short.feed(piece)
+        assert short.state() == long.state(), piece
+
+
+def test_a_message_that_needs_more_room_goes_the_long_way() -> None:
+    meter = Meter()
+    session = begun(rules(reserve=meter.reserve, release=meter.release))
+    large = b"x" * FIRST_OCTETS + MESSAGE
+    assert session.feed_plain(large) is None
+    given(session, large)
+    assert meter.held > len(large)
+
+
+def test_the_short_way_is_taken() -> None:
+    session = greeted()
+    for sent, heard in zip(PLAIN, (b"250 2.1.0 Sender OK\r\n", None, b"354 End data with <CR><LF>.<CR><LF>\r\n"), strict=False):
+        assert session.feed_plain(sent) == heard
+        if heard is None:
+            assert said(session, sent) == b"250 2.1.5 Recipient OK\r\n"
+    envelope = session.feed_plain(MESSAGE)
+    assert isinstance(envelope, Envelope)
+    assert (envelope.mail_from, envelope.rcpt_tos, envelope.data) == ("a@one.example", ("b@two.example",), MESSAGE[:-3])
+    assert not session.pipelined
+    session.feed(b"NOOP\r\n")
+    assert session.pipelined
+    session.answer(TAKEN)
+    assert session.take_output() == b"250 2.0.0 OK\r\n250 2.0.0 OK\r\n"
+
+
+def test_the_short_way_is_not_taken_before_what_was_said_is_written() -> None:
+    session = greeted()
+    session.feed(b"NOOP\r\n")
+    assert session.feed_plain(PLAIN[0]) is None
+    session.take_output()
+    assert session.feed_plain(PLAIN[0]) == b"250 2.1.0 Sender OK\r\n"

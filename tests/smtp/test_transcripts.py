@@ -1,4 +1,4 @@
-"""Every transcript against the session, without a socket: at once, octet by octet, and cut at random."""
+"""Every transcript against the session, without a socket: at once, octet by octet, cut at random, and by its short way."""
 
 from __future__ import annotations
 
@@ -25,17 +25,27 @@ def by_octets(data: bytes) -> Iterator[bytes]:
 
 
 class SessionPlayer:
-    """Does for a session what a listener does; `cut` says how the client's bytes arrive."""
+    """Does for a session what a listener does; `cut` says how the client's bytes arrive, and `short` that the short way is tried first."""
 
-    def __init__(self, script: play.Script, cut: Cut = at_once) -> None:
+    def __init__(self, script: play.Script, cut: Cut = at_once, short: bool = False) -> None:
         self.script = script
         self.cut = cut
+        self.short = short
+        self.said = b""  # by the short way
         self.session = Session(script.rules(), script.peer, tls=script.needs_tls)
         self.greeted = False
 
     def send(self, data: bytes) -> None:
         for part in self.cut(data):
-            self._answer(self.session.feed(part))
+            heard = self.session.feed_plain(part) if self.short else None
+            if isinstance(heard, bytes):
+                self.said += heard
+            else:
+                self._answer(heard or self.session.feed(part))
+
+    def _output(self) -> bytes:
+        said, self.said = self.said, b""
+        return said + self.session.take_output()
 
     def _answer(self, envelope: Envelope | None) -> None:
         while envelope is not None:
@@ -45,16 +55,16 @@ class SessionPlayer:
         if not self.greeted:
             self.greeted = True
             self.session.greet()
-        output = self.session.take_output()
+        output = self._output()
         assert output or self.session.closed, "nothing more comes"
         return output
 
     def quiet(self) -> bool:
-        return not self.session.closed and not self.session.take_output()
+        return not self.session.closed and not self._output()
 
     def start_tls(self) -> None:
         assert self.session.wants_tls
-        assert not self.session.take_output()
+        assert not self._output()
         self.session.tls_started()
 
     def close(self) -> None:
@@ -70,6 +80,12 @@ def names(path: Path) -> str:
 def test_at_once(path: Path) -> None:
     script = play.read(path)
     play.play(script, SessionPlayer(script))
+
+
+@pytest.mark.parametrize("path", play.scripts(), ids=names)
+def test_the_short_way(path: Path) -> None:
+    script = play.read(path)
+    play.play(script, SessionPlayer(script, short=True))
 
 
 #: All but those that are about what arrives in one piece.
