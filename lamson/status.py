@@ -181,12 +181,12 @@ class Reply:
     def __bytes__(self) -> bytes:
         """The wire form, CRLF ended. What is not printable ASCII becomes `?` (RFC 5321 §4.2: textstring), so no text can start a line."""
         text = self.text or REPLY_TEXTS.get(self.code, "")
+        lines = text.split("\n")
+        if not (text.isascii() and "".join(lines).isprintable()):
+            lines = [_UNSPEAKABLE.sub("?", line) for line in lines]
         prefix = f"{self.status} " if self.status else ""
-        if text.isascii() and text.isprintable():  # one line, with nothing to be replaced
-            return f"{self.code} {prefix}{text}\r\n".encode("ascii")
-        *lines, last = text.split("\n")
-        said = [f"{self.code}-{prefix}{_UNSPEAKABLE.sub('?', line)}\r\n" for line in lines]
-        return f"{''.join(said)}{self.code} {prefix}{_UNSPEAKABLE.sub('?', last)}\r\n".encode("ascii")
+        said = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
+        return f"{''.join(said)}{self.code} {prefix}{lines[-1]}\r\n".encode("ascii")
 
     def __str__(self) -> str:
         status = f" {self.status}" if self.status else ""

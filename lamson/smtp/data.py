@@ -20,9 +20,9 @@ END = b"\r\n.\r\n"
 _NO_LINE_ENDS = bytes(set(range(256)) - set(b"\r\n"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each connection has one, and that would make it five times as dear
 class Limits:
-    """What a message may be. Octets, but for `received`, which counts lines. `keep_bare_line_ends`: bare CR and LF are data."""
+    """What a message may be; nobody changes it. Octets, but `received` counts lines. `keep_bare_line_ends`: bare CR and LF are data."""
 
     size: int
     header_bytes: int
