@@ -152,8 +152,10 @@ def checked(data: bytes, limits: Limits) -> bytes:
         raise _too_large(limits)
     if not limits.keep_bare_line_ends and has_bare_line_end(data):
         raise SMTPError(550, "Lines end in CRLF only; this message has a bare CR or LF", "5.6.0")  # RFC 5321 §2.3.8
-    header = _header_end(data, limits.header_bytes)
-    if header < 0:
+    header = 0 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n", 0, limits.header_bytes + 4)  # the octets of its header
+    if header < 0:  # no blank line ends it there
+        header = len(data)
+    if header > limits.header_bytes:
         raise SMTPError(552, f"The header is longer than {limits.header_bytes} octets", "5.3.4")
     if data.count(b"\n", 0, header) >= limits.received and _received(data, header) > limits.received:
         raise SMTPError(554, "Too many hops: this message goes round in circles", "5.4.6")  # RFC 5321 §6.3
@@ -163,12 +165,6 @@ def checked(data: bytes, limits: Limits) -> bytes:
 def has_bare_line_end(data: bytes) -> bool:
     """Not each CR and each LF belongs to a CRLF. A last CR is bare as well: DATA always ends in CRLF, BDAT need not."""
     return 2 * data.count(b"\r\n") != len(data.translate(None, _NO_LINE_ENDS))
-
-
-def _header_end(data: bytes, limit: int) -> int:
-    """Where the header ends: octets from the beginning; all of a message that has no body; -1 when it is over the limit."""
-    end = 0 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n", 0, limit + 4)
-    return end if end >= 0 or len(data) > limit else len(data)
 
 
 def _received(data: bytes, header: int) -> int:
