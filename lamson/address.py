@@ -233,8 +233,11 @@ def _clean(text: str) -> str:
 
 def bare_addresses(value: str | Iterable[str] | None) -> list[str]:
     """Normalised bare addresses in order, without duplicates, out of comma-separated text or several such. Never the null sender."""
-    texts = [value] if isinstance(value, str) else value or []
-    return list(dict.fromkeys([bare for text in texts for bare in _bare_in(text)]))
+    found: dict[str, None] = {}
+    for text in [value] if isinstance(value, str) else value or []:
+        for bare in _bare_in(text):
+            found[bare] = None
+    return [*found]
 
 
 def bare_address(value: str | Iterable[str] | None) -> str | None:
