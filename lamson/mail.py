@@ -64,6 +64,12 @@ class Attachment:
         return _cut(stem, 200 - len(ending.encode("utf-8", "replace"))) + ending
 
 
+def _octets(data: str | bytes) -> bytes:
+    if not isinstance(data, (str, bytes)):
+        raise TypeError(f"MailRequest takes Data as str or bytes, not {type(data).__name__}.")
+    return encoding.as_bytes(data)
+
+
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f:*?"<>|\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+')
 
 
@@ -80,22 +86,21 @@ class MailRequest(HeaderMapping):
     octets that are none; its 8-bit text is then read as UTF-8 first, whatever charset it declares.
     """
 
+    verdict: Verdict | None = None  # what a spam filter said of it; None where none was asked
+    _recipient: str | None = None
+    _sender: tuple[str | None, str | None] = (None, None)  # `From`, and what it is as an address
+    _base: MailBase | None = None
+    _headers: Headers | None = None  # of the base
+    _bounce: BounceAnalyzer | None = None
+
     def __init__(
         self, Peer: Any = None, From: str | None = None, To: str | Iterable[str] | None = None, Data: str | bytes | None = None
     ) -> None:
         self.Peer = Peer
         self.From = From
         self.To = To
-        if not isinstance(Data, (str, bytes, type(None))):
-            raise TypeError(f"MailRequest takes Data as str or bytes, not {type(Data).__name__}.")
         self.original: str | bytes = b"" if Data is None else Data
-        self.raw: bytes = encoding.as_bytes(self.original)
-        self.verdict: Verdict | None = None  # what a spam filter said of it; None where none was asked
-        self._recipient: str | None = None
-        self._sender: tuple[str | None, str | None] = (None, None)  # `From`, and what it is as an address
-        self._base: MailBase | None = None
-        self._headers: Headers | None = None  # of the base
-        self._bounce: BounceAnalyzer | None = None
+        self.raw: bytes = Data if type(Data) is bytes else _octets(self.original)
 
     # -- the envelope
 
@@ -127,10 +132,11 @@ class MailRequest(HeaderMapping):
 
     def copy(self) -> MailRequest:
         """A fresh message over the same bytes, without what was changed in this one. The bytes are shared, and the cut header lines."""
-        fresh = MailRequest(self.Peer, self.From, self.To, self.original)
-        fresh.raw = self.raw
-        fresh._recipient = self._recipient
-        fresh._base = self._base.fresh() if self._base is not None else None
+        fresh = MailRequest.__new__(MailRequest)  # past `__init__`, which would look at the data again
+        fresh.Peer, fresh.From, fresh.To, fresh.original, fresh.raw = self.Peer, self.From, self.To, self.original, self.raw
+        fresh._recipient, fresh._sender = self._recipient, self._sender
+        if self._base is not None:
+            fresh._base = self._base.fresh()
         return fresh
 
     # -- the message

@@ -8,7 +8,7 @@ import email.utils
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -256,6 +256,17 @@ def test_a_copy_is_fresh_and_shares_the_bytes() -> None:
     fresh["Subject"] = "other"
     assert message["Subject"] == "changed"
     assert (fresh.Peer, fresh.From, fresh.To) == (message.Peer, message.From, message.To)
+
+
+def test_a_copy_has_the_recipient_and_nothing_that_was_found_out() -> None:
+    message = request()
+    message.recipient = "one@test.com"
+    message.verdict = cast(Any, "spam")
+    assert message.route_from is not None
+    fresh = message.copy()
+    assert (fresh.recipient, fresh.verdict, request().verdict) == ("one@test.com", None, None)
+    fresh.From = "Other@test.com"
+    assert (fresh.route_from, message.route_from, fresh.copy().route_from) == ("other@test.com", request().route_from, "other@test.com")
 
 
 def test_a_copy_of_a_damaged_message_knows_its_defects() -> None:
