@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -76,6 +77,8 @@ class HeldPush(Protocol):
 class Delivery:
     """What one delivery has caused so far. A context manager: ending well commits, ending by an exception rolls back."""
 
+    _before: Token[Any]  # what this thread worked on before it was entered
+
     def __init__(self, storage: StateStorage, recipient: str = "", sender: str | None = None, id: str | None = None) -> None:
         self.id = id or trace.new_id()
         self.storage = storage
@@ -88,7 +91,6 @@ class Delivery:
         self.pushes: list[HeldPush] = []
         self.calls: list[Callable[[], object]] = []
         self.open = False
-        self._working: trace.working_on | None = None
 
     # -- what handlers and services put into it
 
@@ -135,7 +137,8 @@ class Delivery:
         for carrier, mail in self.mail:
             for error in carrier.hand_over(mail).values():
                 raise error
-        self.finish_pushes()
+        if self.pushes:
+            self.finish_pushes()
         for (key, sender), state in self.states.items():
             self.storage.set(key, sender, state)
 
@@ -168,8 +171,7 @@ class Delivery:
         if current() is not None:
             raise TypeError("A delivery cannot begin inside another: inside a handler, call the next state function or relay.deliver().")
         self.open = True
-        self._working = trace.working_on(self)
-        self._working.__enter__()
+        self._before = trace.CURRENT.set(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -183,8 +185,7 @@ class Delivery:
                 self._raise_diagnosed(error)
         finally:
             self.open = False
-            if self._working is not None:
-                self._working.__exit__(kind, error, tb)
+            trace.CURRENT.reset(self._before)
 
     def _commit_or_roll_back(self) -> None:
         try:
