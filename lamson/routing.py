@@ -94,6 +94,10 @@ class Match:
 
     route: Route
     captures: Mapping[str, str]
+    _arguments: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_arguments", dict(self.captures))  # `**` of a mapping that is no dict takes three times as long
 
     def __str__(self) -> str:
         return f"{self.route.full_name}({', '.join([f'{name}={value!r}' for name, value in self.captures.items()])})"
@@ -136,6 +140,18 @@ class _Registered:
 
 
 @dataclass(frozen=True, slots=True)
+class _Fitting:
+    """What fits an address, and what every message to it asks of that."""
+
+    matches: tuple[Match, ...] = ()
+    machines: tuple[str, ...] = ()  # the modules of those that have states
+    locked: tuple[str, ...] = ()  # and of those that run under the lock of the conversation
+
+
+_NOTHING_FITS = _Fitting()
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     """The routes, and an index over their patterns. Replaced as a whole, never changed, so that matching needs no lock."""
 
@@ -143,11 +159,20 @@ class _Table:
     index: pattern.Index
     states: frozenset[tuple[str, str]]
     keys: Mapping[str, Callable[[str, Any], str]]  # module -> its state key generator
-    #: `_match`, remembered: each recipient is asked for at RCPT and again by its delivery, and many come again.
-    match: Callable[[str], tuple[Match, ...]] = field(init=False, repr=False)
+    #: `_fitting`, remembered: each recipient is asked for at RCPT and again by its delivery, and many come again.
+    _remembered: Callable[[str], _Fitting] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "match", lru_cache(REMEMBERED)(self._match))
+        object.__setattr__(self, "_remembered", lru_cache(REMEMBERED)(self._fitting))
+
+    def fitting(self, address: str) -> _Fitting:
+        """What fits the address, in route order."""
+        return self._remembered(address) if len(address) <= ADDRESS_OCTETS else _NOTHING_FITS
+
+    def _fitting(self, address: str) -> _Fitting:
+        matches = self._match(address)
+        machines = {each.route.module: None for each in matches if not each.route.stateless}
+        return _Fitting(matches, tuple(machines), tuple({each.route.module: None for each in matches if each.route.locking}))
 
     def _match(self, address: str) -> tuple[Match, ...]:
         if len(address.encode("utf-8", "replace")) > ADDRESS_OCTETS:
@@ -175,8 +200,8 @@ class _Run:
     sender: str | None
     receipt: str
     id: str
-    matches: list[Match] = field(default_factory=list)
-    ran: list[str] = field(default_factory=list)
+    fitting: _Fitting = _NOTHING_FITS
+    ran: tuple[str, ...] = ()
     running: Match | None = None
     keys: dict[str, str] = field(default_factory=dict)  # module -> state key: asked before a handler can change the message
 
@@ -321,7 +346,7 @@ class RoutingBase:
 
     def match(self, address: str) -> list[Match]:
         """The functions whose routes fit, in route order, each with its captures. States are not asked."""
-        return [*self.table.match(address)] if len(address) <= ADDRESS_OCTETS else []  # nothing longer is remembered
+        return [*self.table.fitting(address).matches]
 
     def plan(self, message: Any) -> list[Plan]:
         """What each recipient of the message would run now. Nothing is run, locked or changed."""
@@ -397,15 +422,21 @@ class RoutingBase:
             raise TypeError("Router.deliver inside a delivery: call the state function itself, or push the message into a queue.")
         if self.RELOAD:
             self.reload()
+        if receipts and not delivery.remembers(self.STATE_STORE):
+            receipts = False
         return [self._deliver(message, recipient, receipts) for recipient in message.route_to or [""]]
 
     def _deliver(self, message: Any, recipient: str, receipts: str | bool) -> Outcome:
         for _ in range(TRIES):
             fresh = message.copy()
             fresh.recipient = recipient
-            run = _Run(fresh, recipient, fresh.route_from, self._receipt_key(fresh, recipient, receipts), trace.new_id())
-            with trace.working_on(run):
+            receipt = self._receipt_key(fresh, recipient, receipts) if receipts else ""
+            run = _Run(fresh, recipient, fresh.route_from, receipt, trace.new_id())
+            before = trace.CURRENT.set(run)
+            try:
                 outcome = self._attempt(run)
+            finally:
+                trace.CURRENT.reset(before)
             if not isinstance(outcome.error, Conflict):
                 return outcome
         log.warning("the conversation of %s moved elsewhere %d times running; the client is to try again", run.sender, TRIES)
@@ -414,7 +445,9 @@ class RoutingBase:
     def _attempt(self, run: _Run) -> Outcome:
         """The barrier: whatever the handlers raise ends here and becomes an outcome."""
         try:
-            run.matches = self.match(run.recipient)
+            run.fitting = self.table.fitting(run.recipient)
+            if not (run.sender and run.fitting.machines):
+                return self._run(run)  # there is no conversation
             with self.locks.holding(self._conversations(run)):
                 return self._run(run)
         except _Unhandled as nobody:
@@ -433,16 +466,18 @@ class RoutingBase:
                 log.info("handled before %s: %s", run.recipient, known)
                 return self._outcome(run, known, repeated=True)
             self._handle(run, held)
-            answer = reply(250, f"OK, delivery {run.id}")
-            self._keep_receipt(run, held, answer)
-        held.call_after_commit()
-        return self._outcome(run, answer)
+            answer = Reply(250, f"OK, delivery {run.id}", "2.0.0")
+            if run.receipt:
+                held.hold_receipt(run.receipt, answer, run.seconds)
+        if held.calls:
+            held.call_after_commit()
+        return Outcome(run.recipient, answer, run.id, run.ran)
 
     def _handle(self, run: _Run, held: Delivery) -> None:
         def state_of(module: str) -> str:
             return held.get_state(run.keys[module], run.sender) if run.sender else ROUTE_FIRST_STATE
 
-        runs, why = self._choose(run.matches, state_of)
+        runs, why = self._choose(run.fitting, state_of)
         if not runs:
             raise _Unhandled(why)
         if why:
@@ -450,10 +485,11 @@ class RoutingBase:
         for each in runs:
             run.running = each
             log.info("matched %s: %s", run.recipient, each)
-            returned = each.route.function(run.message, **each.captures)
-            run.ran.append(each.route.full_name)
-            if not each.route.stateless:
-                self._move(each.route, run, held, returned)
+            route = each.route
+            returned = route.function(run.message, **each._arguments)
+            run.ran += (route.full_name,)
+            if not route.stateless:
+                self._move(route, run, held, returned)
 
     def _move(self, ran: Route, run: _Run, held: Delivery, returned: Any) -> None:
         """Holds the next state; also when the sender stays, so that two processes cannot both think that they moved first."""
@@ -505,7 +541,8 @@ class RoutingBase:
                 if error is not None:
                     self._move_to_error(run, held)
                 answer = reply(250, f"Kept for the postmaster, delivery {run.id}")
-                self._keep_receipt(run, held, answer)
+                if run.receipt:
+                    held.hold_receipt(run.receipt, answer, run.seconds)
         except Exception as second:
             log.exception("The undeliverable queue did not take the message to %s; the client is to try again.", run.recipient)
             return self._outcome(run, _TRY_AGAIN, error=error or second)
@@ -524,14 +561,12 @@ class RoutingBase:
 
     def _outcome(self, run: _Run, answer: Reply, **more: Any) -> Outcome:
         receipt = (run.receipt, run.seconds) if run.receipt and answer.permanent else None
-        return Outcome(run.recipient, answer, run.id, tuple(run.ran), receipt=receipt, **more)
+        return Outcome(run.recipient, answer, run.id, run.ran, receipt=receipt, **more)
 
     # -- receipts
 
     def _receipt_key(self, message: Any, recipient: str, receipts: str | bool) -> str:
-        """A hash by which the same delivery is known when it comes again; "" for none, and where nothing would remember it."""
-        if not receipts or not delivery.remembers(self.STATE_STORE):
-            return ""
+        """A hash by which the same delivery is known when it comes again."""
         source = receipts.encode() if isinstance(receipts, str) else (message.route_from or "").encode("utf-8", "replace")
         parts = [self.application.encode(), source, recipient.encode("utf-8", "replace")]
         digest = hashlib.sha256(b"\0".join(parts) + b"\0")
@@ -539,27 +574,23 @@ class RoutingBase:
             digest.update(message.raw)
         return digest.hexdigest()
 
-    def _keep_receipt(self, run: _Run, held: Delivery, answer: Reply) -> None:
-        if run.receipt:
-            held.hold_receipt(run.receipt, answer, run.seconds)
-
     # -- choosing
 
-    def _conversations(self, run: _Run) -> set[Conversation]:
+    def _conversations(self, run: _Run) -> list[Conversation]:
         """Those that must be locked. The state keys are asked for here, once."""
-        if not run.sender:
-            return set()
-        modules = {each.route.module for each in run.matches if not each.route.stateless}
-        run.keys = {module: self.state_key(module, run.message) for module in modules}
-        return {(run.keys[each.route.module], run.sender) for each in run.matches if each.route.locking}
+        assert run.sender
+        run.keys = {module: self.state_key(module, run.message) for module in run.fitting.machines}
+        return [(run.keys[module], run.sender) for module in run.fitting.locked]
 
-    def _choose(self, matches: list[Match], state_of: Callable[[str], str]) -> tuple[list[Match], str]:
+    def _choose(self, fitting: _Fitting, state_of: Callable[[str], str]) -> tuple[Sequence[Match], str]:
         """Every stateless function and the first in state, in route order; if none is in state, why. A sender who is lost, in a state that
         names no function any more, has nothing run: the message is worth keeping until somebody helps."""
+        if not fitting.machines:
+            return fitting.matches, "" if fitting.matches else "no route fits the address"
         runs: list[Match] = []
         taken = False
         passed: list[tuple[str, str]] = []  # module and state of those that were not
-        for each in matches:
+        for each in fitting.matches:
             if each.route.stateless:
                 runs.append(each)
             elif not taken:
@@ -569,15 +600,13 @@ class RoutingBase:
                     runs.append(each)
                 else:
                     passed.append((each.route.module, state))
-        return (runs, "") if taken else self._none_in_state(matches, runs, passed)
+        return (runs, "") if taken else self._none_in_state(runs, passed)
 
-    def _none_in_state(self, matches: list[Match], runs: list[Match], passed: list[tuple[str, str]]) -> tuple[list[Match], str]:
+    def _none_in_state(self, runs: list[Match], passed: list[tuple[str, str]]) -> tuple[list[Match], str]:
         for each in passed:
             if self._is_lost(*each):
                 return [], self._explain(*each)
-        if passed:
-            return runs, self._explain(*passed[-1])
-        return runs, "" if matches else "no route fits the address"
+        return runs, self._explain(*passed[-1])
 
     def _is_lost(self, module: str, state: str) -> bool:
         return state != ROUTE_FIRST_STATE and (module, state) not in self.table.states
@@ -597,9 +626,9 @@ class RoutingBase:
     def _plan(self, message: Any, recipient: str) -> Plan:
         fresh = message.copy()
         fresh.recipient = recipient
-        matches = self.match(recipient)
-        states = {each.route.module: self.get_state(each.route.module, fresh) for each in matches if not each.route.stateless}
-        runs, _ = self._choose(matches, states.__getitem__)
+        fitting = self.table.fitting(recipient)
+        states = {module: self.get_state(module, fresh) for module in fitting.machines}
+        runs, _ = self._choose(fitting, states.__getitem__)
         return Plan(recipient, tuple(runs), states)
 
     # -- registering
