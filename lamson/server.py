@@ -7,6 +7,7 @@ the answer of what became of them. It knows nothing of sockets, which are the li
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import socket as network
 import threading
@@ -233,11 +234,17 @@ class SMTPReceiver(Receiver):
 
     def _handle(self, envelope: Envelope) -> Sequence[Reply]:
         """The envelope's replies: one, and in LMTP one for each recipient."""
-        with trace.working_on(envelope):
-            to = ", ".join(envelope.rcpt_tos)
-            log.info("received from %s: <%s> to %s, %d octets", envelope.peer or "local", envelope.mail_from, to, len(envelope.data))
+        before = trace.CURRENT.set(envelope)
+        try:
+            told = log.isEnabledFor(logging.INFO)  # else nothing is joined
+            if told:
+                peer, to = envelope.peer or "local", ", ".join(envelope.rcpt_tos)
+                log.info("received from %s: <%s> to %s, %d octets", peer, envelope.mail_from, to, len(envelope.data))
             replies = self._replies(envelope, MailRequest(envelope.peer, envelope.mail_from, envelope.rcpt_tos, envelope.data))
-            log.info("answered: %s", "; ".join(map(str, replies)))
+            if told:
+                log.info("answered: %s", "; ".join(map(str, replies)))
+        finally:
+            trace.CURRENT.reset(before)
         return replies
 
     def _replies(self, envelope: Envelope, message: MailRequest) -> list[Reply]:

@@ -22,6 +22,7 @@ from lamson.queue import Queue
 from lamson.relay import QueueRelay, Relay
 from lamson.routing import Router, RoutingBase
 from lamson.server import LMTPReceiver, QueueReceiver, SMTPReceiver, make_fake_settings, undeliverable_message
+from lamson.trace import DeliveryFilter
 from tests.smtp.certificate import self_signed
 from tests.smtp.talk import PATIENCE, Talker, wait_until
 
@@ -122,6 +123,26 @@ def test_the_way_of_a_message_is_in_the_log(smtp: Running, caplog: pytest.LogCap
     smtp.send("one@test.com", "two@test.com")
     assert f"received from 127.0.0.1: <a@client.example> to one@test.com, two@test.com, {len(MESSAGE)} octets" in caplog.text
     assert "answered: 250 2.0.0 OK, deliveries " in caplog.text
+
+
+def test_each_line_carries_the_id_of_what_is_worked_on(smtp: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """The envelope's outside deliveries, and inside one the delivery's, which is also in the answer."""
+    caplog.set_level(logging.INFO)
+    carrying = DeliveryFilter()
+    caplog.handler.addFilter(carrying)
+    try:
+        (answer,) = smtp.send("one@test.com", "refused@test.com", "two@test.com")
+    finally:
+        caplog.handler.removeFilter(carrying)
+    said = [(record.getMessage().split()[0], record.__dict__["delivery"]) for record in caplog.records if record.name != "lamson.smtp"]
+    (received,) = [id for word, id in said if word == "received"]
+    (answered,) = [id for word, id in said if word == "answered:"]
+    matched = [id for word, id in said if word == "matched"]
+    (refused,) = [id for word, id in said if word == "refused"]
+    assert received == answered != "-"
+    assert len({received, *matched}) == 4
+    assert refused == matched[1]
+    assert answer.startswith("554")
 
 
 def test_each_recipient_is_a_delivery(smtp: Running, seen: list[MailRequest]) -> None:
