@@ -1,6 +1,6 @@
 """The thread of a message through the log: the current delivery's id on every line, and the file that takes the lines of many threads.
 
-Knows nothing of deliveries but that they have an `id`. `lamson.delivery` sets `CURRENT` while one runs.
+Knows nothing of deliveries but that they have an `id`. Receiver, router and delivery set `CURRENT` while they have a message in hand.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ os.register_at_fork(after_in_child=_CHANCE.seed)
 def new_id(digits: int = 12) -> str:
     """A short id that no other message of this machine has: so many hexadecimal digits of chance. No secret: it can be foreseen. The
     system's randomness costs a call of the system, and other threads run meanwhile."""
-    return f"{_CHANCE.getrandbits(4 * digits):0{digits}x}"
+    return _CHANCE.getrandbits(4 * digits).to_bytes((digits + 1) // 2, "big").hex()[-digits:]
 
 
 class working_on:
-    """`with working_on(thing)`: lines logged inside carry `thing.id`. A class, as it stands three times on every message's way."""
+    """`with working_on(thing)`: lines logged inside carry `thing.id`. What stands on every message's way sets `CURRENT` itself."""
 
     __slots__ = ("_thing", "_token")
 

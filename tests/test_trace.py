@@ -64,6 +64,14 @@ def test_a_child_process_has_ids_of_its_own() -> None:
     assert there != here
 
 
+@pytest.mark.parametrize("digits", [1, 7, 12, 24])
+def test_an_id_has_the_digits_that_it_should(digits: int) -> None:
+    ids = [trace.new_id(digits) for _ in range(100)]
+    assert all(len(id) == digits and set(id) <= set("0123456789abcdef") for id in ids)
+    assert {id[0] for id in ids} - {"0"}
+    assert {id[-1] for id in ids} - {"0"}
+
+
 def test_a_line_carries_its_deliverys_id(log: logging.Logger, file: Path) -> None:
     log.info("before")
     with trace.working_on(SimpleNamespace(id="3f9c")):
