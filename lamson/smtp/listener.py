@@ -257,16 +257,15 @@ class Listener:
             data = b""
         if not data:
             return self._close(connection)
-        session = connection.talk
-        heard = session.feed_plain(data)
-        if heard is None:
-            self._advance(connection, session.feed, data)
-        elif isinstance(heard, bytes):
+        heard = connection.talk.feed_plain(data)
+        if isinstance(heard, bytes):
             self._flush(connection, heard)
             if connection.unsent:
                 self._await(connection, WRITE, self._settle)
-        else:
+        elif isinstance(heard, Envelope):
             self._advance(connection, self._handle, heard)
+        else:
+            self._advance(connection, heard, data)
 
     def _advance(self, connection: Connection, run: Run | None, argument: Any) -> None:
         """Feeds, handles, answers, until it is the client's turn, or a step comes back later."""

@@ -103,6 +103,10 @@ class Envelope:
     user: str | None
 
 
+#: What takes received bytes, and gives an envelope when a message is whole.
+Feed = Callable[[bytes], Envelope | None]
+
+
 class Session:
     """One connection's conversation. `feed` it; write `take_output`; look at `closed`, `wants_tls`, `collecting`, `pending`, `between`."""
 
@@ -145,18 +149,21 @@ class Session:
         if self._pending is not None:
             self._hold(data)
             return None
-        if not self._take_plain_recipient(data):
-            self._buffer += data
-            return self._go_on()
-        return None
+        self._buffer += data
+        return self._go_on()
 
-    def feed_plain(self, data: bytes) -> bytes | Envelope | None:
+    def feed_plain(self, data: bytes) -> bytes | Envelope | Feed:
         """As `feed`, in short, for what nearly all clients send at a time: one plain command, or the whole of a message. The reply to be
-        written, or the envelope. None: nothing was done, `feed` it; so too where the application must be asked."""
+        written, or the envelope; else nothing was done, and it is what to call with the bytes: what does all else, and asks the
+        application."""
         if self._step is Session._read_message:
-            return self._read_plain_message(data)
+            return self._message_plainly(data)
         obey = self._stage.plain.get(data[:4])
-        return obey(self, data) if obey is not None and self._may_be_plain(data) else None
+        if obey is None or self._step is not Session._read_line or self._buffer or self._output:
+            return self.feed
+        if self._commands >= self.rules.commands or len(data) > self.rules.line:
+            return self.feed
+        return obey(self, data)
 
     @property
     def pipelined(self) -> bool:
@@ -233,46 +240,36 @@ class Session:
     # What is plain: the short way of the commands and the message of nearly every client, a third of what the long one costs. It does what
     # the long way does, or nothing and leaves it to that. Refusals are left to it.
 
-    def _may_be_plain(self, line: bytes) -> bool:
-        """Nothing stands before this line, and nothing is wrong with it but perhaps what it says."""
-        at_rest = self._step is Session._read_line and not self._buffer and not self._output
-        return at_rest and self._commands < self.rules.commands and len(line) <= self.rules.line
-
-    def _mail_plainly(self, line: bytes) -> bytes | None:
+    def _mail_plainly(self, line: bytes) -> bytes | Feed:
         mail = command.plain_mail(line)
         if mail is None or mail.size > self.rules.size or not self._reserve_first(mail.size):
-            return None
+            return self.feed
         self._commands += 1
         self._mail, self._stage = mail, MAILED
         return RENDERED[id(SENDER_OK)]
 
-    def _data_plainly(self, line: bytes) -> bytes | None:
+    def _rcpt_plainly(self, line: bytes) -> Feed:
+        return self.feed if command.plain_rcpt(line) is None else self._ask_plainly
+
+    def _ask_plainly(self, line: bytes) -> None:
+        self._commands += 1
+        self._answer_to(Session._take_recipient, command.plain_rcpt(line) or "")
+
+    def _data_plainly(self, line: bytes) -> bytes | Feed:
         if line[4:] != b"\r\n":
-            return None
+            return self.feed
         self._commands += 1
         return RENDERED[id(self._begin_data())]
 
-    def _take_plain_recipient(self, line: bytes) -> bool:
-        if line[:4] not in _RCPT or "RCPT" not in self._stage.commands or not self._may_be_plain(line):
-            return False
-        recipient = command.plain_rcpt(line)
-        if recipient is None:
-            return False
-        self._commands += 1
-        self._answer_to(Session._take_recipient, recipient)
-        return True
-
-    def _read_plain_message(self, data: bytes) -> Envelope | None:
+    def _message_plainly(self, data: bytes) -> Envelope | Feed:
         message = self._message
         if not isinstance(message, DotStream) or len(data) > self._reserved:
-            return None
+            return self.feed
         try:
             whole = message.take_at_once(data)
         except SMTPError:
-            return None
-        if whole is not None:
-            self._complete(whole)
-        return self._pending
+            whole = None
+        return self.feed if whole is None else self._complete(whole)
 
     # Steps: what the next bytes are. Each says whether it got anywhere.
 
@@ -312,7 +309,8 @@ class Session:
             self._refuse_message(message, refused.reply)
             return True
         if data is not None:
-            return self._complete(data)
+            self._complete(data)
+            return False
         if message.whole:
             self._expect_command()
             self._say(CHUNK_OK)
@@ -629,7 +627,7 @@ class Session:
         for _ in range(due):
             self._say(answer)
 
-    def _complete(self, data: bytes) -> bool:
+    def _complete(self, data: bytes) -> Envelope:
         mail = self._mail
         assert mail is not None
         self._step, self.collecting = Session._wait, False
@@ -645,7 +643,7 @@ class Session:
             tls=self.tls,
             user=self.user,
         )
-        return False
+        return self._pending
 
     def _hold(self, data: bytes) -> None:
         """Bytes while an envelope is pending. Who sends too many loses them, and the connection after the answer."""
@@ -731,9 +729,6 @@ def _login(initial: str | None) -> Exchange:
 
 MECHANISMS: Mapping[str, Callable[[str | None], Exchange]] = {"PLAIN": _plain, "LOGIN": _login}
 
-#: How the line of a recipient begins, in capitals or as Python's smtplib writes it.
-_RCPT = frozenset({b"RCPT", b"rcpt"})
-
 
 # What is said.
 
@@ -783,8 +778,8 @@ class Stage:
 
     refusal: Reply
     commands: Mapping[str, Callable[[Session, str], Reply | None]]
-    #: By a line's first four octets: what obeys it where it is plain.
-    plain: Mapping[bytes, Callable[[Session, bytes], bytes | None]] = field(default_factory=dict)
+    #: By a line's first four octets, in capitals or as Python's smtplib writes them: what obeys it where it is plain.
+    plain: Mapping[bytes, Callable[[Session, bytes], bytes | Envelope | Feed]] = field(default_factory=dict)
 
 
 _HTTP = dict.fromkeys(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PRI"), Session._http)
@@ -817,14 +812,18 @@ READY = Stage(
     {b"MAIL": Session._mail_plainly, b"mail": Session._mail_plainly},
 )
 #: MAIL was said.
-MAILED = Stage(reply(503, "RCPT comes next, or RSET", "5.5.1"), {**_ANYTIME, "RCPT": Session._rcpt_to})
+MAILED = Stage(
+    reply(503, "RCPT comes next, or RSET", "5.5.1"),
+    {**_ANYTIME, "RCPT": Session._rcpt_to},
+    {b"RCPT": Session._rcpt_plainly, b"rcpt": Session._rcpt_plainly},
+)
 #: RCPT was said and none was taken.
-REFUSED = Stage(MAILED.refusal, MAILED.commands)
+REFUSED = Stage(MAILED.refusal, MAILED.commands, MAILED.plain)
 #: There is a recipient (RFC 5321 §4.1.4, RFC 3030 §2).
 ADDRESSED = Stage(
     reply(503, "RCPT or the message comes next, or RSET", "5.5.1"),
     {**_ANYTIME, "RCPT": Session._rcpt_to, "DATA": Session._data, "BDAT": Session._bdat},
-    {b"DATA": Session._data_plainly, b"data": Session._data_plainly},
+    {**MAILED.plain, b"DATA": Session._data_plainly, b"data": Session._data_plainly},
 )
 #: Chunks came and the last one did not; DATA does not mix with them (RFC 3030 §2).
 CHUNKED = Stage(reply(503, "BDAT comes next, or RSET", "5.5.1"), {**_ANYTIME, "BDAT": Session._bdat})

@@ -37,11 +37,11 @@ class SessionPlayer:
 
     def send(self, data: bytes) -> None:
         for part in self.cut(data):
-            heard = self.session.feed_plain(part) if self.short else None
+            heard = self.session.feed_plain(part) if self.short else self.session.feed
             if isinstance(heard, bytes):
                 self.said += heard
             else:
-                self._answer(heard or self.session.feed(part))
+                self._answer(heard if isinstance(heard, Envelope) else heard(part))
 
     def _output(self) -> bytes:
         said, self.said = self.said, b""
