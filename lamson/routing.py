@@ -346,7 +346,7 @@ class RoutingBase:
 
     def match(self, address: str) -> list[Match]:
         """The functions whose routes fit, in route order, each with its captures. States are not asked."""
-        return [*self.table.fitting(address).matches]
+        return [*(self._table or self.table).fitting(address).matches]
 
     def plan(self, message: Any) -> list[Plan]:
         """What each recipient of the message would run now. Nothing is run, locked or changed."""
@@ -445,7 +445,7 @@ class RoutingBase:
     def _attempt(self, run: _Run) -> Outcome:
         """The barrier: whatever the handlers raise ends here and becomes an outcome."""
         try:
-            run.fitting = self.table.fitting(run.recipient)
+            run.fitting = (self._table or self.table).fitting(run.recipient)
             if not (run.sender and run.fitting.machines):
                 return self._run(run)  # there is no conversation
             with self.locks.holding(self._conversations(run)):

@@ -259,9 +259,7 @@ class Listener:
             return self._close(connection)
         heard = connection.talk.feed_plain(data)
         if isinstance(heard, bytes):
-            self._flush(connection, heard)
-            if connection.unsent:
-                self._await(connection, WRITE, self._settle)
+            self._reply(connection, heard)
         elif isinstance(heard, Envelope):
             self._advance(connection, self._handle, heard)
         else:
@@ -292,59 +290,74 @@ class Listener:
             step.subject.talk.end()
 
     def _go_on(self, step: Step) -> None:
-        self._advance(step.subject, *self._next(step))
+        connection: Connection = step.subject
+        if connection.react is None:
+            self._await(connection, READ, self._read)
+        self._advance(connection, *self._next(step))
 
     def _next(self, step: Step) -> tuple[Run | None, Any]:
         """What comes after a step, as function and argument; None when it is the client's turn."""
         connection: Connection = step.subject
-        connection.step = None
+        connection.step, result = None, step.result
         if connection.broken:
             return None, None
         if step.run is self._handle:
-            session = connection.talk
-            if session.pipelined:
-                return session.answer, step.result
-            session.answer(step.result)
-            self._settle(connection)
+            said = connection.talk.answer_plain(result) if self._stopping is None else connection.talk.answer
+            if not isinstance(said, bytes):
+                return said, result
+            result = said
+        if isinstance(result, bytes):
+            self._reply(connection, result)
             return None, None
-        if step.result is None:
+        if result is None:
             self._settle(connection)
             return None, None
         self._flush(connection)
-        return self._handle, step.result
+        return self._handle, result
 
     # -- reading and writing
 
-    def _flush(self, connection: Connection, output: bytes | None = None) -> None:
-        """Writes what the session has to say, as far as the client takes it, and sets the time for what comes next."""
+    def _reply(self, connection: Connection, said: bytes) -> None:
+        """Writes a plain reply, after which it is the client's turn as before. As a rule the client takes all of it at once."""
+        if not self._flush(connection, said) and not connection.gone:
+            self._await(connection, WRITE, self._settle)
+
+    def _flush(self, connection: Connection, output: bytes | None = None) -> bool:
+        """Writes `output`, or what the session has to say, as far as the client takes it, and sets the time for what comes next. Whether
+        all is written."""
         session = connection.talk
         if output is None:
             output = connection.unsent + session.take_output()
         collecting = session.collecting
         if not output and collecting is connection.collecting:
-            return
+            return True
         connection.collecting, now = collecting, time.monotonic()
         connection.deadline = now + (self._data_seconds if collecting else self._idle_seconds)
         if not output:
-            return
+            return True
         try:
-            connection.unsent = output[connection.sock.send(output) :]
+            sent = connection.sock.send(output)
         except BLOCKED:
-            connection.unsent = output
+            sent = 0
         except OSError:
-            return self._close(connection)
-        if connection.unsent:
-            connection.deadline = now + self._send_seconds
+            self._close(connection)
+            return False
+        if sent == len(output):
+            connection.unsent = b""
+            return True
+        connection.unsent = output[sent:]
+        connection.deadline = now + self._send_seconds
+        return False
 
     def _settle(self, connection: Connection) -> None:
         """Ends a turn of ours: writes, then waits for the client, or parts from it."""
         session = connection.talk
         if self._stopping is not None and session.between and not session.closed:
             session.shut_down()
-        self._flush(connection)
+        written = self._flush(connection)
         if connection.gone:
             return
-        if connection.unsent:
+        if not written:
             self._await(connection, WRITE, self._settle)
         elif session.closed:
             self._part(connection)

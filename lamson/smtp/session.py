@@ -23,6 +23,7 @@ from lamson.smtp.data import Chunks, DotStream, Limits
 from lamson.status import Reply, reply
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: Octets that every message reserves at MAIL; more is reserved as they come.
 FIRST_OCTETS = 64 * 1024
@@ -103,8 +104,10 @@ class Envelope:
     user: str | None
 
 
-#: What takes received bytes, and gives an envelope when a message is whole.
-Feed = Callable[[bytes], Envelope | None]
+#: What takes received bytes, and gives an envelope when a message is whole, or the reply to be written.
+Feed = Callable[[bytes], Envelope | bytes | None]
+#: What takes the replies to a message, and gives the next envelope when that was sent behind it.
+Answer = Callable[[Sequence[Reply]], Envelope | None]
 
 
 class Session:
@@ -165,11 +168,6 @@ class Session:
             return self.feed
         return obey(self, data)
 
-    @property
-    def pipelined(self) -> bool:
-        """More was sent behind the pending message."""
-        return bool(self._buffer) or self._flooded
-
     def answer(self, replies: Sequence[Reply]) -> Envelope | None:
         """Answer the pending envelope and go on with what was sent behind it; the next envelope if that was one.
 
@@ -188,6 +186,18 @@ class Session:
         if self._flooded:
             self._say(FLOODED)
         return self._go_on() if self._buffer else None
+
+    def answer_plain(self, replies: Sequence[Reply]) -> bytes | Answer:
+        """As `answer`, in short, for one good reply to a message with nothing sent behind it. The reply to be written; else nothing was
+        done, and it is what to call with the replies: what does all else, and asks the application."""
+        if len(replies) != 1 or self._buffer or self._output or self._flooded or self._pending is None or self.rules.lmtp:
+            return self.answer
+        good = replies[0]
+        if not good.ok or not good.status:
+            return self.answer
+        self._forget_transaction()
+        self._step, self._commands, self._errors = Session._read_line, 0, 0
+        return bytes(good)
 
     def take_output(self) -> bytes:
         """The replies to be written now; empty when there are none."""
@@ -251,9 +261,13 @@ class Session:
     def _rcpt_plainly(self, line: bytes) -> Feed:
         return self.feed if command.plain_rcpt(line) is None else self._ask_plainly
 
-    def _ask_plainly(self, line: bytes) -> None:
+    def _ask_plainly(self, line: bytes) -> bytes | None:
         self._commands += 1
-        self._answer_to(Session._take_recipient, command.plain_rcpt(line) or "")
+        answer = self._answer_of(Session._take_recipient, command.plain_rcpt(line) or "")
+        if answer is RECIPIENT_OK:
+            return RENDERED[id(RECIPIENT_OK)]
+        self._conclude(answer)
+        return None
 
     def _data_plainly(self, line: bytes) -> bytes | Feed:
         if line[4:] != b"\r\n":
@@ -334,19 +348,19 @@ class Session:
             return True
         if line is None:
             return False
-        self._answer_to(act, line)
-        return True
-
-    def _answer_to(self, act: Callable[[Session, T], Reply | None], given: T) -> None:
-        """Say what `act` returns or raises."""
-        try:
-            answer = act(self, given)
-        except SMTPError as refused:
-            answer = refused.reply
-        except Fault:
-            answer = LOCAL_ERROR
+        answer = self._answer_of(act, line)
         if answer is not None:
             self._conclude(answer)
+        return True
+
+    def _answer_of(self, act: Callable[[Session, T], R], given: T) -> R | Reply:
+        """What `act` returns, or the reply that it raises."""
+        try:
+            return act(self, given)
+        except SMTPError as refused:
+            return refused.reply
+        except Fault:
+            return LOCAL_ERROR
 
     def _next_line(self) -> bytes | None:
         """A line without its CRLF; None when it is not whole yet. Raises `SMTPError` for what is no line."""

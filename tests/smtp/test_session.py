@@ -569,16 +569,16 @@ class Twin:
             self._answer(self.session.feed(data[1:]))
             return
         heard = self.session.feed_plain(data)
-        if isinstance(heard, bytes):
-            self.seen += heard
-        else:
-            self._answer(heard if isinstance(heard, Envelope) else heard(data))
+        self._answer(heard(data) if callable(heard) else heard)
 
-    def _answer(self, envelope: Envelope | None) -> None:
-        while envelope is not None:
-            self.envelopes.append(envelope)
-            answer = reply(250) if b"text" in envelope.data else reply(554)
-            envelope = self.session.answer([answer] * (len(envelope.rcpt_tos) if self.session.rules.lmtp else 1))
+    def _answer(self, heard: Envelope | bytes | None) -> None:
+        self.seen += self.session.take_output()
+        while isinstance(heard, Envelope):
+            self.envelopes.append(heard)
+            replies = [reply(250) if b"text" in heard.data else Reply(554)] * (len(heard.rcpt_tos) if self.session.rules.lmtp else 1)
+            answer = self.session.answer_plain(replies) if self.short else self.session.answer
+            heard = answer(replies) if callable(answer) else answer
+        self.seen += heard or b""
 
     def state(self) -> tuple[object, ...]:
         session = self.session
@@ -619,17 +619,36 @@ def test_the_short_way_is_taken() -> None:
     ask = session.feed_plain(rcpt)
     assert callable(ask)
     assert ask != session.feed
-    assert ask(rcpt) is None
-    assert session.take_output() == b"250 2.1.5 Recipient OK\r\n"
+    assert ask(rcpt) == b"250 2.1.5 Recipient OK\r\n"
     assert session.feed_plain(data) == b"354 End data with <CR><LF>.<CR><LF>\r\n"
     envelope = session.feed_plain(message)
     assert isinstance(envelope, Envelope)
     assert (envelope.mail_from, envelope.rcpt_tos, envelope.data) == ("a@one.example", ("b@two.example",), MESSAGE[:-3])
-    assert not session.pipelined
-    session.feed(b"NOOP\r\n")
-    assert session.pipelined
-    session.answer(TAKEN)
-    assert session.take_output() == b"250 2.0.0 OK\r\n250 2.0.0 OK\r\n"
+    assert session.answer_plain(TAKEN) == b"250 2.0.0 OK\r\n"
+    assert not session.take_output()
+
+
+@pytest.mark.parametrize("replies", [[], TAKEN * 2, [reply(451)], [Reply(250, "without a status")]])
+def test_no_short_answer(replies: list[Reply]) -> None:
+    session = begun()
+    given(session)
+    assert session.answer_plain(replies) == session.answer
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda session: session.feed(b"NOOP\r\n"),
+        lambda session: session.feed(b"NOOP\r\n" * 200_000),
+        lambda session: session.shut_down(),
+        lambda session: session.end(),
+    ],
+)
+def test_no_short_answer_to_a_client_that_went_on(meanwhile: Callable[[Session], object]) -> None:
+    session = begun()
+    given(session)
+    meanwhile(session)
+    assert session.answer_plain(TAKEN) == session.answer
 
 
 def test_the_short_way_is_not_taken_before_what_was_said_is_written() -> None:

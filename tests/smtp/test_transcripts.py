@@ -38,18 +38,19 @@ class SessionPlayer:
     def send(self, data: bytes) -> None:
         for part in self.cut(data):
             heard = self.session.feed_plain(part) if self.short else self.session.feed
-            if isinstance(heard, bytes):
-                self.said += heard
-            else:
-                self._answer(heard if isinstance(heard, Envelope) else heard(part))
+            self._answer(heard(part) if callable(heard) else heard)
+
+    def _answer(self, heard: Envelope | bytes | None) -> None:
+        self.said += self.session.take_output()
+        while isinstance(heard, Envelope):
+            replies = self.script.handle(heard)
+            answer = self.session.answer_plain(replies) if self.short else self.session.answer
+            heard = answer(replies) if callable(answer) else answer
+        self.said += heard or b""
 
     def _output(self) -> bytes:
         said, self.said = self.said, b""
         return said + self.session.take_output()
-
-    def _answer(self, envelope: Envelope | None) -> None:
-        while envelope is not None:
-            envelope = self.session.answer(self.script.handle(envelope))
 
     def recv(self) -> bytes:
         if not self.greeted:
