@@ -33,13 +33,14 @@ class Load:
     people: bool = False
     recipient: str = "nothing@test.com"
 
-    def send(self, port: int, messages: int) -> None:
-        """Sends them, and returns when all were taken. Raises Failed."""
+    def send(self, port: int, messages: int, cores: set[int] | None = None) -> None:
+        """Sends them, from these cores only if some are given, and returns when all were taken. Raises Failed."""
         sources: list[subprocess.Popen[bytes]] = []
         try:
             for command in self._commands(port, messages):
                 time.sleep(APART if sources else 0)
                 sources.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+                os.sched_setaffinity(sources[-1].pid, cores or os.sched_getaffinity(0))
             for source in sources:
                 said = source.communicate(timeout=PATIENCE)[0].decode("utf-8", "replace")
                 if source.returncode or said:

@@ -22,7 +22,7 @@ from benchmarks.corpus import message_files
 from benchmarks.environment import HERE, Missing, python
 from benchmarks.load import Load, Sink
 from benchmarks.results import Aim, Row, Sample
-from benchmarks.server import Detached, Failed, Server, free_port
+from benchmarks.server import Detached, Failed, Server, cores, free_port
 
 Subject = Callable[[int, Path], Sample]
 
@@ -102,10 +102,13 @@ def salmon_project(folder: Path, sink: Sink | None = None, log: str = "DEBUG") -
 
 
 def loaded(server: Server, load: Load, messages: int) -> Sample:
-    """The server takes so many messages after a few that are not counted."""
-    load.send(server.port, WARM_UP)
+    """The server, of one process, takes so many messages after a few that are not counted. It has a core for itself: else the kernel runs
+    the clients that it wakes in its place, the more often the quicker it answers."""
+    its, others = cores()
+    server.keep_to(its)
+    load.send(server.port, WARM_UP, others)
     cpu, began = server.cpu(), time.perf_counter()
-    load.send(server.port, messages)
+    load.send(server.port, messages, others)
     return Sample(messages, time.perf_counter() - began, server.cpu() - cpu)
 
 

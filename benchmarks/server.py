@@ -27,6 +27,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def cores() -> tuple[set[int], set[int]]:
+    """The core that a server of one process has for itself, and those of its load. Where there is only one, they share it."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return {first}, set(others) or {first}
+
+
 class Server:
     """Runs `command` from `with` to its end; it takes mail when that begins. `output` is the file with what it says."""
 
@@ -78,6 +84,12 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
             self.process.wait()
         self.output.close()
+
+    def keep_to(self, cores: set[int]) -> None:
+        """All its threads, and what they start, run on these cores only."""
+        for pid in self._tree():
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), cores)
 
     def said(self) -> str:
         """What it has written so far."""
