@@ -259,7 +259,8 @@ class Listener:
             return self._close(connection)
         heard = connection.talk.feed_plain(data)
         if isinstance(heard, bytes):
-            self._reply(connection, heard)
+            if self._write(connection, heard):
+                self._await(connection, WRITE, self._settle)
         elif isinstance(heard, Envelope):
             self._advance(connection, self._handle, heard)
         else:
@@ -269,8 +270,7 @@ class Listener:
         """Feeds, handles, answers, until it is the client's turn, or a step comes back later."""
         while run is not None:
             step = connection.step = Step(connection, run, argument, time.monotonic())
-            do = self._wheel.do if run is self._handle else self._wheel.do_here
-            if not do(step):
+            if not self._wheel.do(step, run is self._handle):
                 return
             run, argument = self._next(step)
 
@@ -307,7 +307,8 @@ class Listener:
                 return said, result
             result = said
         if isinstance(result, bytes):
-            self._reply(connection, result)
+            if self._write(connection, result):
+                self._await(connection, WRITE, self._settle)
             return None, None
         if result is None:
             self._settle(connection)
@@ -317,24 +318,19 @@ class Listener:
 
     # -- reading and writing
 
-    def _reply(self, connection: Connection, said: bytes) -> None:
-        """Writes a plain reply, after which it is the client's turn as before. As a rule the client takes all of it at once."""
-        if not self._flush(connection, said) and not connection.gone:
-            self._await(connection, WRITE, self._settle)
-
-    def _flush(self, connection: Connection, output: bytes | None = None) -> bool:
-        """Writes `output`, or what the session has to say, as far as the client takes it, and sets the time for what comes next. Whether
-        all is written."""
+    def _flush(self, connection: Connection) -> bool:
+        """Writes what the session has to say. Whether some of it is left to be written."""
         session = connection.talk
-        if output is None:
-            output = connection.unsent + session.take_output()
-        collecting = session.collecting
-        if not output and collecting is connection.collecting:
-            return True
-        connection.collecting, now = collecting, time.monotonic()
-        connection.deadline = now + (self._data_seconds if collecting else self._idle_seconds)
+        output = connection.unsent + session.take_output()
+        changed = bool(output) or session.collecting is not connection.collecting
+        return changed and self._write(connection, output)
+
+    def _write(self, connection: Connection, output: bytes) -> bool:
+        """Writes so much of it as the client takes, and sets the time for what comes next. Whether some is left to be written."""
+        connection.collecting = collecting = connection.talk.collecting
+        connection.deadline = time.monotonic() + (self._data_seconds if collecting else self._idle_seconds)
         if not output:
-            return True
+            return False
         try:
             sent = connection.sock.send(output)
         except BLOCKED:
@@ -342,22 +338,21 @@ class Listener:
         except OSError:
             self._close(connection)
             return False
-        if sent == len(output):
-            connection.unsent = b""
-            return True
         connection.unsent = output[sent:]
-        connection.deadline = now + self._send_seconds
-        return False
+        if not connection.unsent:
+            return False
+        connection.deadline = time.monotonic() + self._send_seconds
+        return True
 
     def _settle(self, connection: Connection) -> None:
         """Ends a turn of ours: writes, then waits for the client, or parts from it."""
         session = connection.talk
         if self._stopping is not None and session.between and not session.closed:
             session.shut_down()
-        written = self._flush(connection)
+        left = self._flush(connection)
         if connection.gone:
             return
-        if not written:
+        if left:
             self._await(connection, WRITE, self._settle)
         elif session.closed:
             self._part(connection)

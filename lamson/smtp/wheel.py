@@ -136,19 +136,12 @@ class Wheel:
         self._poll.unregister(sock.fileno())
         del self._reacts[sock.fileno()]
 
-    def do(self, step: Step) -> bool:
-        """Does the step here or in the pool, as its like were quick or slow of late. True: it is done. False: it will be, and then comes to
-        `resume`; the caller may not have the wheel any more."""
-        if self._pace > QUICK:
+    def do(self, step: Step, anywhere: bool = True) -> bool:
+        """Does the step here, or in the pool where `anywhere` will do and its like were slow of late. True: it is done. False: it will be,
+        and then comes to `resume`; the caller may not have the wheel any more."""
+        if anywhere and self._pace > QUICK:
             self._hand_over(step)
             return False
-        kept = self.do_here(step)
-        if kept:
-            self._pace += (min(time.monotonic() - step.began, SLOW) - self._pace) / LOOKS_BACK
-        return kept
-
-    def do_here(self, step: Step) -> bool:
-        """As `do`, but not in the pool."""
         self._at = step
         if not self._watched:
             self._have_it_watched()
@@ -159,6 +152,8 @@ class Wheel:
                 self._at = None
         if not kept:
             self._give_back(step)
+        elif anywhere:
+            self._pace += (min(time.monotonic() - step.began, SLOW) - self._pace) / LOOKS_BACK
         return kept
 
     def _turn_first(self) -> None:

@@ -35,7 +35,7 @@ class Mill:
         while self.orders and self.wheel.mine:
             run, anywhere = self.orders.pop(0)
             step = Step(self, lambda order: order(), run, time.monotonic())
-            if (self.wheel.do if anywhere else self.wheel.do_here)(step):
+            if self.wheel.do(step, anywhere):
                 self.done.append(step)
         return not self.stopping
 
@@ -99,7 +99,7 @@ def test_a_step_that_holds_up_the_wheel_loses_it_and_comes_back(mill: Mill) -> N
 
 
 def test_many_steps_in_a_row_hold_up_the_wheel(mill: Mill) -> None:
-    """`do_here` is never left to the pool: each gets a thread of its own, and the wheel turns on."""
+    """What is not to be done anywhere is never left to the pool: each gets a thread of its own, and the wheel turns on."""
     go_on = threading.Event()
     for _ in range(20):
         mill.order(lambda: go_on.wait(PATIENCE), anywhere=False)
