@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -37,6 +37,8 @@ log = trace.logger("lamson.server")
 
 #: Octets of the messages that a receiver has in hand at once.
 BUDGET = 256 * 1024 * 1024
+#: How many clients a receiver remembers the rules of, for most come again.
+CLIENTS = 256
 #: Ids of deliveries that fit into one reply (RFC 5321 §4.5.3.1.5: 512 octets).
 IDS_IN_A_REPLY = 20
 #: Seconds that a message which fails for now waits in its queue at most until it is tried again.
@@ -185,10 +187,10 @@ class SMTPReceiver(Receiver):
         return None if answer.ok else str(answer)
 
     def _listen(self, sock: network.socket | None) -> Listener:
-        rules = self._rules()
+        rules_for = lru_cache(CLIENTS)(partial(self._rules_for, self._rules()))
         listener = Listener(
             self._wanted,
-            lambda peer, tls: Session(self._rules_for(peer, rules), peer, tls),
+            lambda peer, tls: Session(rules_for(peer), peer, tls),
             self._handle,
             certificate=self._certificate,
             key=self._key,
@@ -211,7 +213,7 @@ class SMTPReceiver(Receiver):
             **{name: limit for name, limit in self._limits.items() if name in SESSION_LIMITS},
         )
 
-    def _rules_for(self, peer: str, rules: Rules) -> Rules:
+    def _rules_for(self, rules: Rules, peer: str) -> Rules:
         """With the questions that only we can answer, and whose refusals the log tells with the peer."""
         log_in = None if self._authenticate is None else partial(self._log_in, peer)
         return replace(rules, accept_recipient=partial(self._accept, peer), authenticate=log_in)

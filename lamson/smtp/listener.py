@@ -3,7 +3,8 @@ and `handle` is whoever takes them. Step 1 of a message's way, and the carrier o
 
 Everything here happens at the wheel (`smtp.wheel`), in one thread: accept, read, feed the session, write its replies, look at the
 clock. What asks the application, and so may take its time, is a step of the wheel: `handle`, and a session's `feed` and `answer`, which
-ask about recipients and passwords. A connection whose step is done elsewhere is left alone until the step comes back.
+ask about recipients and passwords. What is plain, and asks nobody, has a short way without steps. A connection whose step is done
+elsewhere is left alone until the step comes back.
 """
 
 from __future__ import annotations
@@ -321,12 +322,14 @@ class Listener:
     def _flush(self, connection: Connection) -> bool:
         """Writes what the session has to say. Whether some of it is left to be written."""
         session = connection.talk
-        output = connection.unsent + session.take_output()
-        changed = bool(output) or session.collecting is not connection.collecting
-        return changed and self._write(connection, output)
+        said = session.take_output()
+        something = said or connection.unsent or session.collecting is not connection.collecting
+        return bool(something) and self._write(connection, said)
 
-    def _write(self, connection: Connection, output: bytes) -> bool:
-        """Writes so much of it as the client takes, and sets the time for what comes next. Whether some is left to be written."""
+    def _write(self, connection: Connection, said: bytes) -> bool:
+        """Writes this, behind what is unsent, as far as the client takes it, and sets the time for what comes next. Whether some is left
+        to be written."""
+        output = connection.unsent + said
         connection.collecting = collecting = connection.talk.collecting
         connection.deadline = time.monotonic() + (self._data_seconds if collecting else self._idle_seconds)
         if not output:

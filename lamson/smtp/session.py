@@ -4,9 +4,12 @@ Between the listener, which owns the socket, and the receiver, which owns the ro
 clock and no routes: the listener feeds it what it read and writes what `take_output` gives; what is to be decided is asked of the callables
 in `Rules`. Only one thread may be inside a session at a time.
 
+What nearly all clients send, one plain command at a time or a whole message, has a short way (`feed_plain`, `answer_plain`) beside the
+long one, which says and does the same.
+
 Two tables say what is legal. The *stage* is where the conversation stands; each stage lists the commands that it obeys, and a command that
 is not listed is refused with the stage's refusal. The *step* is what the next bytes are: a command line, a line of an AUTH exchange, the
-message, a chunk of it, or nothing that will be read. Every reply leaves through `_say`.
+message, a chunk of it, or nothing that will be read. Every reply of the long way leaves through `_say`.
 """
 
 from __future__ import annotations
@@ -691,7 +694,7 @@ class Session:
         self._say(answer)
 
     def _say(self, answer: Reply) -> None:
-        """The one place where replies leave. 421 is the last one (RFC 5321 §3.8)."""
+        """Where replies leave that are not plain. 421 is the last one (RFC 5321 §3.8)."""
         self._output += RENDERED.get(id(answer)) or bytes(answer)
         if answer.code == 421:
             self.end()
