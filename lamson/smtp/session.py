@@ -253,6 +253,13 @@ class Session:
     # What is plain: the short way of the commands and the message of nearly every client, a third of what the long one costs. It does what
     # the long way does, or nothing and leaves it to that. Refusals are left to it.
 
+    def _hello_plainly(self, line: bytes) -> bytes | Feed:
+        name, end = line[5:-2].decode("ascii", "replace"), line[-2:]
+        if line[4:5] != b" " or end != b"\r\n" or self.rules.lmtp or not command.is_host(name):
+            return self.feed
+        self._commands += 1
+        return bytes(self._hello(name, self._extensions()))
+
     def _mail_plainly(self, line: bytes) -> bytes | Feed:
         mail = command.plain_mail(line)
         if mail is None or mail.size > self.rules.size or not self._reserve_first(mail.size):
@@ -817,7 +824,7 @@ _ANYTIME: Mapping[str, Callable[[Session, str], Reply | None]] = {
 }
 
 #: No EHLO yet (RFC 5321 §4.1.4), or forgotten with STARTTLS.
-NEW = Stage(reply(503, "Say hello first", "5.5.1"), _ANYTIME)
+NEW = Stage(reply(503, "Say hello first", "5.5.1"), _ANYTIME, {b"EHLO": Session._hello_plainly, b"ehlo": Session._hello_plainly})
 #: The rules want TLS and there is none (RFC 3207 §4).
 UNENCRYPTED = Stage(reply(530, "Say STARTTLS first", "5.7.0"), {**_ANYTIME, "STARTTLS": Session._starttls})
 #: The rules want a user and there is none (RFC 4954 §6).
@@ -826,7 +833,7 @@ ANONYMOUS = Stage(reply(530, status="5.7.0"), {**_ANYTIME, "STARTTLS": Session._
 READY = Stage(
     reply(503, "MAIL comes first", "5.5.1"),
     {**ANONYMOUS.commands, "MAIL": Session._mail_from},
-    {b"MAIL": Session._mail_plainly, b"mail": Session._mail_plainly},
+    {**NEW.plain, b"MAIL": Session._mail_plainly, b"mail": Session._mail_plainly},
 )
 #: MAIL was said.
 MAILED = Stage(

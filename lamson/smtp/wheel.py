@@ -162,22 +162,25 @@ class Wheel:
 
     def _turn(self) -> None:
         """Until it is over, or the wheel is lost."""
-        me = threading.get_ident()
         self.see_to_deputy()
         self._hear(None)
-        while self._holder == me:
+        while self.mine:
             going = self._go_on()
-            if self._holder != me:
-                return
-            if not going:
+            if going and self.mine:
+                self._look()
+            elif self.mine:
                 return self._finish()
-            for descriptor, _ in self._poll.poll(None if self.timeout is None else self.timeout / UNIT):
-                reaction = self._reacts.get(descriptor)
-                if reaction is not None:  # else it was forgotten since
-                    react, subject = reaction
-                    react(subject)
-                    if self._holder != me:
-                        return
+
+    def _look(self) -> None:
+        """Waits for sockets, and reacts to those that are ready."""
+        me = threading.get_ident()
+        for descriptor, _ in self._poll.poll(None if self.timeout is None else self.timeout / UNIT):
+            reaction = self._reacts.get(descriptor)
+            if reaction is not None:  # else it was forgotten since
+                react, subject = reaction
+                react(subject)
+                if self._holder != me:
+                    return
 
     def see_to_deputy(self) -> None:
         """Makes sure that there is one: the system may have had no thread to give."""

@@ -481,6 +481,17 @@ PLAIN = [b"MAIL FROM:<a@one.example>\r\n", b"RCPT TO:<b@two.example>\r\n", b"DAT
 #: What a client may say in their place: as plain, nearly plain, or not.
 INSTEAD: list[list[bytes]] = [
     [
+        b"EHLO again.example\r\n",
+        b"ehlo [192.0.2.1]\r\n",
+        b"EHLO\r\n",
+        b"EHLO \r\n",
+        b"EHLO  again.example\r\n",
+        b"EHLO again.example \r\n",
+        b"EHLO a b\r\n",
+        b"EHLO \xc3\xa9\r\n",
+        b"EHLO again.example\n",
+        b"EHLOagain.example\r\n",
+        b"HELO again.example\r\n",
         b"mail FROM:<a@one.example> size=12\r\n",
         b"MAIL FROM:<> SIZE=100 BODY=8BITMIME\r\n",
         b"MAIL FROM:<a@one.example> SIZE=99999\r\n",
@@ -558,10 +569,13 @@ class Twin:
 
     def __init__(self, short: bool, room: int, **others: Any) -> None:
         self.short, self.meter, self.seen = short, Meter(room), b""
+        self.envelopes: list[Envelope] = []
         limits: dict[str, Any] = {"size": 2000, "header_bytes": 200, "received": 3, "errors": 4, "recipients": 2, **others}
         of = rules(reserve=self.meter.reserve, release=self.meter.release, accept_recipient=accepting, **limits)
-        self.session = greeted(of, hello=b"LHLO" if of.lmtp else b"EHLO")
-        self.envelopes: list[Envelope] = []
+        self.session = Session(of, "192.0.2.1")
+        self.session.greet()
+        self.state()
+        self.feed(b"LHLO client.example\r\n" if of.lmtp else b"EHLO client.example\r\n")
 
     def feed(self, data: bytes) -> None:
         if not self.short:  # what comes in two pieces is not plain
@@ -613,7 +627,10 @@ def test_a_message_that_needs_more_room_goes_the_long_way() -> None:
 
 
 def test_the_short_way_is_taken() -> None:
-    session = greeted()
+    session = Session(rules(), "192.0.2.1")
+    session.greet()
+    session.take_output()
+    assert session.feed_plain(b"EHLO client.example\r\n") == said(greeted(), b"EHLO client.example\r\n")
     mail, rcpt, data, message = PLAIN
     assert session.feed_plain(mail) == b"250 2.1.0 Sender OK\r\n"
     ask = session.feed_plain(rcpt)
