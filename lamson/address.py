@@ -34,8 +34,8 @@ _ATEXT = rf"(?:[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]|{_UTF8})"
 _DOT_ATOM = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+")
 _QUOTED = re.compile(rf'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e]|{_UTF8})*+"')
 _LABEL = re.compile(rf"(?:[A-Za-z0-9]|{_UTF8})(?:(?:[A-Za-z0-9-]|{_UTF8})*(?:[A-Za-z0-9]|{_UTF8}))?")
-#: What `check` takes without a closer look: nearly every address, in which no part can be over its limit.
 _PLAIN_LABEL = "[a-zA-Z0-9]++(?:-++[a-zA-Z0-9]++)*+"
+#: What `check` takes without a closer look, up to so many octets: nearly every address, in which no part can be over its limit.
 PLAIN = re.compile(rf"[\w!#$%&'*+/=?^`{{|}}~-]++(?:\.[\w!#$%&'*+/=?^`{{|}}~-]++)*+@{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*+", re.ASCII)
 PLAIN_OCTETS = 64
 _ASCII_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")

@@ -45,11 +45,11 @@ _CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)  # RFC 3030 §2
 _HELLO = re.compile(r"[A-Za-z0-9_.-]{1,255}|\[[A-Za-z0-9:.-]{1,255}\]")
 
 # What nearly every client says, and nothing else: the plainest addresses, and the parameters that need no thought.
-_PLAIN = rf"<({address.PLAIN.pattern})>"
+_PLAIN_PATH = rf"<({address.PLAIN.pattern})>"
 _PLAIN_MAIL = re.compile(
-    rf"(?:MAIL|mail) FROM:(?:<>|{_PLAIN})(?: (?:SIZE|size)=([0-9]{{1,9}}))?(?: BODY=(7BIT|8BITMIME))?\r\n".encode(), re.ASCII
+    rf"(?:MAIL|mail) FROM:(?:<>|{_PLAIN_PATH})(?: (?:SIZE|size)=([0-9]{{1,9}}))?(?: BODY=(7BIT|8BITMIME))?\r\n".encode(), re.ASCII
 )
-_PLAIN_RCPT = re.compile(rf"(?:RCPT|rcpt) TO:{_PLAIN}\r\n".encode(), re.ASCII)
+_PLAIN_RCPT = re.compile(rf"(?:RCPT|rcpt) TO:{_PLAIN_PATH}\r\n".encode(), re.ASCII)
 
 Parameters = dict[str, str | None]
 

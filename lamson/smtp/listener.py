@@ -3,8 +3,8 @@ and `handle` is whoever takes them. Step 1 of a message's way, and the carrier o
 
 Everything here happens at the wheel (`smtp.wheel`), in one thread: accept, read, feed the session, write its replies, look at the
 clock. What asks the application, and so may take its time, is a step of the wheel: `handle`, and a session's `feed` and `answer`, which
-ask about recipients and passwords. What is plain, and asks nobody, has a short way without steps. A connection whose step is done
-elsewhere is left alone until the step comes back.
+ask about recipients and passwords. What is plain and asks nobody needs no step. A connection whose step is done elsewhere is left alone
+until the step comes back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LINGERING = 2.0
 #: The same, and the time between two looks, when the listener stops.
 HURRY = 0.1
 #: Octets read at a time. More than a TLS record has, so that none of it stays behind in the TLS layer, where the wheel cannot see it; and
-#: less than 128 kB, for which glibc would ask the system anew each time.
+#: less than the 128 kB from which on glibc maps memory anew each time.
 READ_SIZE = 120 * 1024
 
 NOTHING = 0  # instead of READ or WRITE
@@ -231,8 +231,8 @@ class Listener:
     # -- steps
 
     def _serve(self, connection: Connection, react: Callable[[Any], None] | None = None, argument: Any = None) -> None:
-        """Reacts on behalf of one connection, as it waits for when nothing else is said. The connection barrier: whatever is raised for one
-        client ends that client's connection and nothing else."""
+        """Does `react(argument)` on behalf of one connection; without them, as the wheel calls it, what the connection waits for. The
+        connection barrier: whatever is raised for one client ends that client's connection and nothing else."""
         try:
             if react is not None:
                 react(argument)
@@ -260,8 +260,7 @@ class Listener:
             return self._close(connection)
         heard = connection.talk.feed_plain(data)
         if isinstance(heard, bytes):
-            if self._write(connection, heard):
-                self._await(connection, WRITE, self._settle)
+            self._write(connection, heard)
         elif isinstance(heard, Envelope):
             self._advance(connection, self._handle, heard)
         else:
@@ -292,72 +291,74 @@ class Listener:
 
     def _go_on(self, step: Step) -> None:
         connection: Connection = step.subject
-        if connection.react is None:
+        if connection.react is None and not connection.gone:  # a plain reply, other than `_settle`, leaves it as it is
             self._await(connection, READ, self._read)
         self._advance(connection, *self._next(step))
 
     def _next(self, step: Step) -> tuple[Run | None, Any]:
         """What comes after a step, as function and argument; None when it is the client's turn."""
         connection: Connection = step.subject
-        connection.step, result = None, step.result
+        connection.step = None
         if connection.broken:
             return None, None
         if step.run is self._handle:
-            said = connection.talk.answer_plain(result) if self._stopping is None else connection.talk.answer
-            if not isinstance(said, bytes):
-                return said, result
-            result = said
-        if isinstance(result, bytes):
-            if self._write(connection, result):
-                self._await(connection, WRITE, self._settle)
-            return None, None
-        if result is None:
+            return self._answer(connection, step.result)
+        if isinstance(step.result, Envelope):
+            self._flush(connection)
+            return self._handle, step.result
+        if isinstance(step.result, bytes):
+            self._write(connection, step.result)
+        else:
             self._settle(connection)
-            return None, None
-        self._flush(connection)
-        return self._handle, result
+        return None, None
+
+    def _answer(self, connection: Connection, replies: Sequence[Reply]) -> tuple[Run | None, Any]:
+        """What comes after a message was handled; as `_next`."""
+        answer = connection.talk.answer if self._stopping is not None else connection.talk.answer_plain(replies)
+        if not isinstance(answer, bytes):
+            return answer, replies
+        self._write(connection, answer)
+        return None, None
 
     # -- reading and writing
 
-    def _flush(self, connection: Connection) -> bool:
-        """Writes what the session has to say. Whether some of it is left to be written."""
+    def _flush(self, connection: Connection) -> None:
+        """Writes what the session has to say."""
         session = connection.talk
         said = session.take_output()
-        something = said or connection.unsent or session.collecting is not connection.collecting
-        return bool(something) and self._write(connection, said)
+        if said or connection.unsent or session.collecting is not connection.collecting:
+            self._write(connection, said)
 
-    def _write(self, connection: Connection, said: bytes) -> bool:
-        """Writes this, behind what is unsent, as far as the client takes it, and sets the time for what comes next. Whether some is left
-        to be written."""
+    def _write(self, connection: Connection, said: bytes) -> None:
+        """Writes this, behind what is unsent, as far as the client takes it, and the rest when the client takes more. Sets the time for
+        what comes next."""
         output = connection.unsent + said
         connection.collecting = collecting = connection.talk.collecting
         connection.deadline = time.monotonic() + (self._data_seconds if collecting else self._idle_seconds)
         if not output:
-            return False
+            return
         try:
             sent = connection.sock.send(output)
         except BLOCKED:
             sent = 0
         except OSError:
-            self._close(connection)
-            return False
+            return self._close(connection)
         connection.unsent = output[sent:]
-        if not connection.unsent:
-            return False
-        connection.deadline = time.monotonic() + self._send_seconds
-        return True
+        if connection.unsent:
+            connection.deadline = time.monotonic() + self._send_seconds
+            self._await(connection, WRITE, self._settle)
 
     def _settle(self, connection: Connection) -> None:
         """Ends a turn of ours: writes, then waits for the client, or parts from it."""
+        if connection.step is not None:  # done elsewhere: not written to until then
+            return self._await(connection, NOTHING, None)
         session = connection.talk
         if self._stopping is not None and session.between and not session.closed:
             session.shut_down()
-        left = self._flush(connection)
-        if connection.gone:
+        self._flush(connection)
+        if connection.gone or connection.unsent:
             return
-        if left:
-            self._await(connection, WRITE, self._settle)
-        elif session.closed:
+        if session.closed:
             self._part(connection)
         elif session.wants_tls:
             self._begin_tls(connection)

@@ -79,7 +79,8 @@ class Rules:
     accept_recipient: Callable[[str, str], Reply | None] = _accept_any
     #: (user, password): whether they belong together. None: AUTH is not offered.
     authenticate: Callable[[str, str], bool] | None = None
-    #: Octets of messages in flight: whether so many more fit, and that so many are gone. Each that was reserved is released once.
+    #: Octets of messages in flight: whether so many more fit, and that so many are gone. Each that was reserved is released once. These two
+    #: and `new_id` neither raise nor wait.
     reserve: Callable[[int], bool] = _reserve_any
     release: Callable[[int], None] = _release_any
     #: The id of the next envelope.
@@ -107,9 +108,9 @@ class Envelope:
     user: str | None
 
 
-#: What takes received bytes, and gives an envelope when a message is whole, or the reply to be written.
+#: What is to be called with received bytes: `feed`, or what is shorter and may give the reply to be written.
 Feed = Callable[[bytes], Envelope | bytes | None]
-#: What takes the replies to a message, and gives the next envelope when that was sent behind it.
+#: What is to be called with the replies to a message: `answer`.
 Answer = Callable[[Sequence[Reply]], Envelope | None]
 
 
@@ -131,7 +132,8 @@ class Session:
         self._buffer = bytearray()
         self._output = bytearray()
         self._step: Callable[[Session], bool] = Session._too_early
-        self._stage = self._idle = NEW
+        self._stage = NEW
+        self._idle = NEW  # the stage between transactions: made anew with `helo`, `tls` and `user`
         self._limits = Limits(rules.size, rules.header_bytes, rules.received, rules.keep_bare_line_ends)
         self._exchange: Exchange | None = None
         self._mail: command.Mail | None = None
@@ -159,9 +161,11 @@ class Session:
         return self._go_on()
 
     def feed_plain(self, data: bytes) -> bytes | Envelope | Feed:
-        """As `feed`, in short, for what nearly all clients send at a time: one plain command, or the whole of a message. The reply to be
-        written, or the envelope; else nothing was done, and it is what to call with the bytes: what does all else, and asks the
-        application."""
+        """As `feed`, in short, for what nearly all clients send at a time: one plain command, or the whole of a message.
+
+        Returns the reply to be written, or the envelope; or, having done nothing, the function to call with these bytes, which may take
+        its time, and gives an envelope or a reply to be written, or None, with what is to be said in the output.
+        """
         if self._step is Session._read_message:
             return self._message_plainly(data)
         obey = self._stage.plain.get(data[:4])
@@ -191,8 +195,8 @@ class Session:
         return self._go_on() if self._buffer else None
 
     def answer_plain(self, replies: Sequence[Reply]) -> bytes | Answer:
-        """As `answer`, in short, for one good reply to a message with nothing sent behind it. The reply to be written; else nothing was
-        done, and it is what to call with the replies: what does all else, and asks the application."""
+        """As `answer`, in short, for one good reply to a message with nothing sent behind it. Returns the reply to be written; or, having
+        done nothing, the function to call with these replies, which may take its time."""
         if len(replies) != 1 or self._buffer or self._output or self._flooded or self._pending is None or self.rules.lmtp:
             return self.answer
         good = replies[0]
@@ -455,7 +459,7 @@ class Session:
 
     def _rcpt_to(self, argument: str) -> Reply:
         assert self._mail is not None
-        self._stage = ADDRESSED if self._rcpts else REFUSED
+        self._stage = ADDRESSED if self._rcpts else REFUSED  # also where what comes is no address
         return self._take_recipient(command.rcpt(argument, self._mail.utf8))
 
     def _take_recipient(self, recipient: str) -> Reply:

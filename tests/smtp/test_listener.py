@@ -294,6 +294,22 @@ def test_a_client_that_resets_while_its_message_is_handled(gate: Gate) -> None:
     assert office.in_flight == 0
 
 
+def test_a_client_that_resets_right_behind_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    """The replies before the message's cannot be written, and the handler is left to the pool."""
+    message = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@server.example>\r\nBDAT 6 LAST\r\nA: b\r\n"
+    with Office() as office:
+        for count in range(1, 6):
+            with office.talker() as client:
+                client.say("EHLO here")
+                office.listener._wheel._pace = 1.0
+                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                client.send(message)
+            wait_until(lambda: not office.listener._connections)
+            wait_until(lambda count=count: len(office.got) == count)
+    assert office.in_flight == 0
+    assert not caplog.records
+
+
 def test_what_is_sent_while_a_message_is_handled_waits(gate: Gate) -> None:
     with Office(gate) as office, office.talker() as client:
         client.begin()
