@@ -47,8 +47,10 @@ LONGEST_PAUSE = 3600.0
 NO_SUCH_ADDRESS = reply(550, "There is no such address here", "5.1.1")
 TRY_AGAIN = reply(451, "Local error, try again later", "4.3.0")
 
+#: What is not for keywords to say, but for the receiver.
+OWN_RULES = {"lmtp", "tls_available", "accept_waits"}
 #: The limits that a receiver's keywords may set: those of a session, and those of the listener.
-SESSION_LIMITS = {field.name for field in fields(Rules) if field.type in ("int", "float", "bool")} - {"lmtp", "tls_available"}
+SESSION_LIMITS = {field.name for field in fields(Rules) if field.type in ("int", "float", "bool")} - OWN_RULES
 LISTENER_LIMITS = {"connections", "per_peer", "handler_seconds", "idle_seconds", "data_seconds", "send_seconds", "mode"}
 
 
@@ -206,6 +208,7 @@ class SMTPReceiver(Receiver):
         return Rules(
             hostname=self.hostname,
             lmtp=self.lmtp,
+            accept_waits=type(self.router).match is not RoutingBase.match,  # that looks at a table, and waits for nothing
             tls_available=self._certificate is not None and not self._implicit_tls,
             reserve=self._budget.reserve,
             release=self._budget.release,

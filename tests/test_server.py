@@ -20,7 +20,7 @@ from lamson.errors import ConfigError, LamsonError, QueueError, RoutingError, SM
 from lamson.mail import MailRequest
 from lamson.queue import Queue
 from lamson.relay import QueueRelay, Relay
-from lamson.routing import Router, RoutingBase
+from lamson.routing import Match, Router, RoutingBase
 from lamson.server import LMTPReceiver, QueueReceiver, SMTPReceiver, make_fake_settings, undeliverable_message
 from lamson.trace import DeliveryFilter
 from tests.smtp.certificate import self_signed
@@ -378,6 +378,32 @@ def test_a_receiver_can_be_started_again(smtp: Running) -> None:
     smtp.receiver.stop()
     smtp.receiver.start()
     assert smtp.send("one@test.com")[0].startswith("250")
+
+
+def test_a_router_whose_match_waits_holds_up_nobody(router: RoutingBase, seen: list[MailRequest]) -> None:
+    """One of the application's own may ask a database; `RoutingBase.match` looks at a table and is asked at the wheel."""
+    go_on, inside = threading.Event(), threading.Event()
+    told: list[bool] = []
+
+    class Waiting(RoutingBase):
+        def match(self, address: str) -> list[Match]:
+            if address.startswith("slow@"):
+                inside.set()
+                told.append(go_on.wait(PATIENCE))
+            return router.match(address)
+
+    with Running(SMTPReceiver(port=0, router=Waiting())) as running, Talker(running.receiver.address) as slow:
+        slow.say("EHLO here")
+        slow.say("MAIL FROM:<a@client.example>")
+        slow.send(b"RCPT TO:<slow@test.com>\r\n")
+        assert inside.wait(PATIENCE)
+        with Talker(running.receiver.address) as other:
+            other.say("EHLO here")
+            other.say("MAIL FROM:<a@client.example>")
+            assert other.say("RCPT TO:<one@test.com>").startswith("250")
+        go_on.set()
+        assert slow.reply().startswith("250")
+    assert all(told)
 
 
 def test_a_socket_that_the_process_has_bound(router: RoutingBase, seen: list[MailRequest]) -> None:

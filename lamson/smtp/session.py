@@ -77,6 +77,8 @@ class Rules:
     keep_bare_line_ends: bool = False
     #: (recipient, mail_from): None or a 2xx reply takes the recipient, another reply refuses it.
     accept_recipient: Callable[[str, str], Reply | None] = _accept_any
+    #: It may wait for something (a database, a server), so it must not be asked where others wait for it.
+    accept_waits: bool = True
     #: (user, password): whether they belong together. None: AUTH is not offered.
     authenticate: Callable[[str, str], bool] | None = None
     #: Octets of messages in flight: whether so many more fit, and that so many are gone. Each that was reserved is released once. These two
@@ -272,8 +274,10 @@ class Session:
         self._mail, self._stage = mail, MAILED
         return RENDERED[id(SENDER_OK)]
 
-    def _rcpt_plainly(self, line: bytes) -> Feed:
-        return self.feed if command.plain_rcpt(line) is None else self._ask_plainly
+    def _rcpt_plainly(self, line: bytes) -> bytes | Feed:
+        if command.plain_rcpt(line) is None:
+            return self.feed
+        return self._ask_plainly if self.rules.accept_waits else self._ask_plainly(line) or self._said
 
     def _ask_plainly(self, line: bytes) -> bytes | None:
         self._commands += 1
@@ -282,6 +286,9 @@ class Session:
             return RENDERED[id(RECIPIENT_OK)]
         self._conclude(answer)
         return None
+
+    def _said(self, line: bytes) -> None:
+        """Nothing is left to be done with this line: its answer is in the output."""
 
     def _data_plainly(self, line: bytes) -> bytes | Feed:
         if line[4:] != b"\r\n":

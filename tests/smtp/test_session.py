@@ -605,12 +605,13 @@ class Twin:
     room=st.sampled_from([10**9, 10**9, FIRST_OCTETS * 3 // 2, 1000]),
     lmtp=st.booleans(),
     line=st.sampled_from([1000, 1000, 28]),
+    accept_waits=st.booleans(),
     commands=st.sampled_from([100, 4]),
 )
 @settings(max_examples=1000, deadline=None)
-def test_the_short_way_does_what_the_long_one_does(dialogues: list[list[bytes]], room: int, lmtp: bool, line: int, commands: int) -> None:
+def test_the_short_way_does_what_the_long_one_does(dialogues: list[list[bytes]], room: int, **others: Any) -> None:
     """It is a second account of the same rules, for speed."""
-    long, short = (Twin(way, room, lmtp=lmtp, line=line, commands=commands) for way in (False, True))
+    long, short = (Twin(way, room, **others) for way in (False, True))
     for piece in [piece for dialogue in dialogues for piece in dialogue]:
         long.feed(piece)
         short.feed(piece)
@@ -643,6 +644,18 @@ def test_the_short_way_is_taken() -> None:
     assert (envelope.mail_from, envelope.rcpt_tos, envelope.data) == ("a@one.example", ("b@two.example",), MESSAGE[:-3])
     assert session.answer_plain(TAKEN) == b"250 2.0.0 OK\r\n"
     assert not session.take_output()
+
+
+def test_who_does_not_wait_is_asked_for_a_recipient_at_once() -> None:
+    session = greeted(rules(accept_waits=False, accept_recipient=accepting))
+    mail, rcpt, _, _ = PLAIN
+    session.feed_plain(mail)
+    assert session.feed_plain(rcpt) == b"250 2.1.5 Recipient OK\r\n"
+    refused = rcpt.replace(b"<b@", b"<nobody@")
+    rest = session.feed_plain(refused)
+    assert callable(rest)
+    assert rest(refused) is None
+    assert session.take_output() == b"550 5.0.0 Mailbox unavailable\r\n"
 
 
 @pytest.mark.parametrize("replies", [[], TAKEN * 2, [reply(451)], [Reply(250, "without a status")]])
