@@ -268,10 +268,10 @@ class Session:
 
     def _mail_plainly(self, line: bytes) -> bytes | Feed:
         mail = command.plain_mail(line)
-        if mail is None or mail.size > self.rules.size or not self._reserve_first(mail.size):
+        if mail is None or mail.size > min(self.rules.size, FIRST_OCTETS) or not self.rules.reserve(FIRST_OCTETS):
             return self.feed
         self._commands += 1
-        self._mail, self._stage = mail, MAILED
+        self._mail, self._stage, self._reserved = mail, MAILED, FIRST_OCTETS
         return RENDERED[id(SENDER_OK)]
 
     def _rcpt_plainly(self, line: bytes) -> bytes | Feed:

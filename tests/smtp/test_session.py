@@ -618,6 +618,12 @@ def test_the_short_way_does_what_the_long_one_does(dialogues: list[list[bytes]],
         assert short.state() == long.state(), piece
 
 
+def test_a_declared_size_that_needs_more_room_goes_the_long_way() -> None:
+    session = greeted()
+    assert session.feed_plain(b"MAIL FROM:<a@one.example> SIZE=%d\r\n" % (FIRST_OCTETS + 1)) == session.feed
+    assert session.feed_plain(b"MAIL FROM:<a@one.example> SIZE=%d\r\n" % FIRST_OCTETS) == b"250 2.1.0 Sender OK\r\n"
+
+
 def test_a_message_that_needs_more_room_goes_the_long_way() -> None:
     meter = Meter()
     session = begun(rules(reserve=meter.reserve, release=meter.release))
