@@ -60,10 +60,16 @@ def with_samples(rows: Sequence[Row], recorded: Mapping[str, Any]) -> list[Row]:
 def table(rows: Sequence[Row], recorded: Mapping[str, Any]) -> str:
     """The part of the page that the benchmarks write."""
     said = recorded["about"]
-    rounds = min((len(row.rounds) for row in rows), default=0)
-    where = f"Measured on {said['day']} in {rounds} rounds: {said['machine']}; {said['versions']}." if said else ""
+    where = f"Measured on {said['day']} in {_rounds(rows)}: {said['machine']}; {said['versions']}." if said else ""
     tables = [results.aims_table(rows), results.figures_table(rows)]
     return "\n\n".join([f"\n{where}", *tables, "How fair each row is:", results.notes(rows), ""])
+
+
+def _rounds(rows: Sequence[Row]) -> str:
+    """How many there were, and of which rows there were more."""
+    fewest = min((len(row.rounds) for row in rows), default=0)
+    more = [f"{row.title}: {len(row.rounds)}" for row in rows if len(row.rounds) > fewest]
+    return f"{fewest} rounds" + (f" ({'; '.join(more)})" if more else "")
 
 
 def write(rows: Sequence[Row], recorded: Mapping[str, Any]) -> None:

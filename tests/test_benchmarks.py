@@ -91,8 +91,11 @@ def test_the_page_has_what_is_recorded_between_its_marks(tmp_path: Path, monkeyp
     assert text.startswith("before\n")
     assert text.endswith("behind\n")
     assert "old figures" not in text
+    assert "in 1 rounds: 2 cores" in text
     assert "| Talk | Lamson / Salmon | 4.00 x" in text
     assert "| Other | Lamson / Salmon | 3.00 x" in text
+    page.write([row(), replace(other, rounds=[])], page.merged(page.load(), [row((400, 100), (300, 100))], []))
+    assert "in 1 rounds (Talk: 2): 2 cores" in page.PAGE.read_text()
 
 
 def test_a_curve_has_a_point_for_each_size_within_its_ends(tmp_path: Path) -> None:
