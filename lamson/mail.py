@@ -64,18 +64,18 @@ class Attachment:
         return _cut(stem, 200 - len(ending.encode("utf-8", "replace"))) + ending
 
 
-def _octets(data: str | bytes) -> bytes:
-    if not isinstance(data, (str, bytes)):
-        raise TypeError(f"MailRequest takes Data as str or bytes, not {type(data).__name__}.")
-    return encoding.as_bytes(data)
-
-
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f:*?"<>|\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+')
 
 
 def _cut(text: str, octets: int) -> str:
     """Not longer than so many octets of UTF-8, no character cut in two."""
     return text.encode("utf-8")[:octets].decode("utf-8", "ignore")
+
+
+def _octets(data: str | bytes) -> bytes:
+    if not isinstance(data, (str, bytes)):
+        raise TypeError(f"MailRequest takes Data as str or bytes, not {type(data).__name__}.")
+    return encoding.as_bytes(data)
 
 
 class MailRequest(HeaderMapping):

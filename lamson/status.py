@@ -185,9 +185,7 @@ class Reply:
         if not (text.isascii() and "".join(lines).isprintable()):
             lines = [_UNSPEAKABLE.sub("?", line) for line in lines]
         prefix = f"{self.status} " if self.status else ""
-        if len(lines) == 1:
-            return f"{self.code} {prefix}{lines[0]}\r\n".encode("ascii")
-        said = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]]
+        said = [f"{self.code}-{prefix}{line}\r\n" for line in lines[:-1]] if len(lines) > 1 else ()
         return f"{''.join(said)}{self.code} {prefix}{lines[-1]}\r\n".encode("ascii")
 
     def __str__(self) -> str:

@@ -33,21 +33,6 @@ def new_id(digits: int = 12) -> str:
     return _CHANCE.getrandbits(4 * digits).to_bytes((digits + 1) // 2, "big").hex()[-digits:]
 
 
-class working_on:
-    """`with working_on(thing)`: lines logged inside carry `thing.id`. What stands on every message's way sets `CURRENT` itself."""
-
-    __slots__ = ("_thing", "_token")
-
-    def __init__(self, thing: Any) -> None:
-        self._thing = thing
-
-    def __enter__(self) -> None:
-        self._token = CURRENT.set(self._thing)
-
-    def __exit__(self, *error: object) -> None:
-        CURRENT.reset(self._token)
-
-
 class Logger(logging.Logger):
     """`logging`'s own, but what it writes does not name the line of source that wrote it: to find that out, and to take its path apart, is
     half of what making a record costs, and a message leaves five. A record factory of the application's own is asked as ever."""

@@ -74,8 +74,9 @@ def test_an_id_has_the_digits_that_it_should(digits: int) -> None:
 
 def test_a_line_carries_its_deliverys_id(log: logging.Logger, file: Path) -> None:
     log.info("before")
-    with trace.working_on(SimpleNamespace(id="3f9c")):
-        log.info("within, %s", "ü")
+    before = trace.CURRENT.set(SimpleNamespace(id="3f9c"))
+    log.info("within, %s", "ü")
+    trace.CURRENT.reset(before)
     log.info("after")
     assert file.read_text("utf-8") == "- before\n3f9c within, ü\n- after\n"
 

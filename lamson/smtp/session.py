@@ -135,7 +135,6 @@ class Session:
         self._output = bytearray()
         self._step: Callable[[Session], bool] = Session._too_early
         self._stage = NEW
-        self._idle = NEW  # the stage between transactions: made anew with `helo`, `tls` and `user`
         self._limits = Limits(rules.size, rules.header_bytes, rules.received, rules.keep_bare_line_ends)
         self._exchange: Exchange | None = None
         self._mail: command.Mail | None = None
@@ -185,16 +184,16 @@ class Session:
         """
         if self._pending is None:
             return None
-        spoken = self._spoken(self._pending, replies) if self.rules.lmtp or len(replies) != 1 else replies
+        spoken = self._spoken(self._pending, replies)
         self._forget_transaction()
+        if any(one.ok for one in replies):
+            self._commands = self._errors = 0
         self._step = Session._read_line
         for one in spoken:
-            if one.code < 400:
-                self._commands = self._errors = 0
-            self._say(one if one.status else _with_status(one))
+            self._say(_with_status(one))
         if self._flooded:
             self._say(FLOODED)
-        return self._go_on() if self._buffer else None
+        return self._go_on()
 
     def answer_plain(self, replies: Sequence[Reply]) -> bytes | Answer:
         """As `answer`, in short, for one good reply to a message with nothing sent behind it. Returns the reply to be written; or, having
@@ -219,7 +218,7 @@ class Session:
         self._buffer.clear()
         self.tls, self.wants_tls = True, False
         self.helo, self.user = "", None
-        self._stage, self._idle, self._step = NEW, NEW, Session._read_line
+        self._stage, self._step = NEW, Session._read_line
 
     def timed_out(self) -> None:
         """The client was silent for too long (RFC 5321 §4.5.3.2.7)."""
@@ -275,13 +274,16 @@ class Session:
         return RENDERED[id(SENDER_OK)]
 
     def _rcpt_plainly(self, line: bytes) -> bytes | Feed:
-        if command.plain_rcpt(line) is None:
+        recipient = command.plain_rcpt(line)
+        if recipient is None:
             return self.feed
-        return self._ask_plainly if self.rules.accept_waits else self._ask_plainly(line) or self._said
+        if self.rules.accept_waits:
+            return lambda _: self._ask_plainly(recipient)
+        return self._ask_plainly(recipient) or self._said
 
-    def _ask_plainly(self, line: bytes) -> bytes | None:
+    def _ask_plainly(self, recipient: str) -> bytes | None:
         self._commands += 1
-        answer = self._answer_of(Session._take_recipient, command.plain_rcpt(line) or "")
+        answer = self._answer_of(Session._take_recipient, recipient)
         if answer is RECIPIENT_OK:
             return RENDERED[id(RECIPIENT_OK)]
         self._conclude(answer)
@@ -441,7 +443,6 @@ class Session:
         if not command.is_host(argument):
             return Reply(501, "Say your domain name or your address literal")
         self.helo = argument
-        self._idle = self._idle_stage()
         self._forget_transaction()
         return Reply(250, "\n".join([self.rules.hostname, *extensions]))
 
@@ -607,7 +608,7 @@ class Session:
             return reply(454, status="4.7.0")
         if known:
             self.user = user
-            self._stage = self._idle = self._idle_stage()
+            self._stage = self._idle_stage()
             return WELCOME
         self._auth_failures += 1
         return BAD_PASSWORD if self._auth_failures < self.rules.auth_failures else TOO_MANY_ERRORS
@@ -629,7 +630,7 @@ class Session:
             self._reserved = 0
         self._mail = self._message = self._pending = None
         self._rcpts = []
-        self._stage = self._idle
+        self._stage = self._idle_stage()
 
     def _reserve_first(self, size: int) -> bool:
         """Whether a message of this declared size fits now. But what is held grows with what comes: a promise costs a client nothing."""
